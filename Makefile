@@ -1,0 +1,87 @@
+# Lodge's build. Everything goes under build/. `make help` lists what there is.
+#
+# The freestanding part (FREE_DIRS) is compiled from the same .c files into three object trees:
+#   build/hosted  for the Linux program           build/native  for the bare-metal image
+#   build/test    with sanitizers and assertions, for unit tests
+# all with -ffreestanding -nostdinc, so that what builds hosted builds native (docs/toolchain.md).
+
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CLANG ?= clang
+O := build
+
+FREE_DIRS := isa core x86 device share engine/soft machine
+FREE_SRCS := $(sort $(foreach d,$(FREE_DIRS),$(wildcard $(d)/*.c)))
+HOSTED_SRCS := $(sort $(wildcard hosted/*.c engine/kvm/*.c))
+
+WARNINGS := -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wundef -Wvla \
+    -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wimplicit-fallthrough \
+    -Wswitch-enum -Wpointer-arith
+CC_INCLUDE := $(shell $(CC) -print-file-name=include)
+COMMON := -std=gnu17 -I. -Iinclude $(WARNINGS) -MMD -MP -fno-strict-aliasing -fno-common
+FREESTANDING := -ffreestanding -nostdinc -isystem $(CC_INCLUDE) -mno-red-zone
+FREE_FLAGS_hosted := -O2 -g -mgeneral-regs-only -fPIE -fstack-protector-strong
+FREE_FLAGS_native := -O2 -g -mgeneral-regs-only -mcmodel=kernel -fno-pic -fno-stack-protector
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FREE_FLAGS_test := -O1 -g -DLODGE_DEBUG=1 $(SANITIZE)
+HOSTED_FLAGS := -O2 -g -fPIE -fstack-protector-strong -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
+TEST_FLAGS := -O1 -g -DLODGE_DEBUG=1 -D_GNU_SOURCE $(SANITIZE) -mno-red-zone
+
+free_objs = $(FREE_SRCS:%.c=$(O)/$(1)/%.o)
+HOSTED_OBJS := $(HOSTED_SRCS:%.c=$(O)/hosted/%.o)
+
+.PHONY: all help unit clean native-objects
+all: $(O)/lodge native-objects
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+# --- the three trees ---------------------------------------------------------------------------
+
+define free_rule
+$(O)/$(1)/$(2)/%.o: $(2)/%.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(COMMON) $$(FREESTANDING) $$(FREE_FLAGS_$(1)) -c -o $$@ $$<
+endef
+$(foreach t,hosted native test,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
+
+$(O)/hosted/hosted/%.o: hosted/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
+$(O)/hosted/engine/kvm/%.o: engine/kvm/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
+
+$(O)/lodge: $(call free_objs,hosted) $(HOSTED_OBJS)
+	$(CC) -pie -o $@ $^ -lpthread
+
+native-objects: $(call free_objs,native)
+
+# --- unit tests: tests/unit/NAME.c -> build/test/bin/NAME -----------------------------------------
+
+UNIT_SRCS := $(sort $(wildcard tests/unit/*.c))
+UNIT_BINS := $(UNIT_SRCS:tests/unit/%.c=$(O)/test/bin/%)
+TEST_LIB_OBJS := $(patsubst %.c,$(O)/test/%.o,$(sort $(wildcard tests/lib/*.c)))
+UNIT_LIBS_decoder_zydis := -lZydis
+
+$(O)/test/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
+$(O)/test/free.a: $(call free_objs,test)
+	@rm -f $@
+	ar rcs $@ $^
+$(O)/test/bin/%: $(O)/test/tests/unit/%.o $(TEST_LIB_OBJS) $(O)/test/free.a
+	@mkdir -p $(@D)
+	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o $(TEST_LIB_OBJS) $(O)/test/free.a $(UNIT_LIBS_$*) -lpthread
+
+## unit           unit tests of the freestanding part under ASan and UBSan
+unit: $(UNIT_BINS)
+	@set -e; for t in $(UNIT_BINS); do $$t; done
+
+clean:
+	rm -rf $(O)
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)
+.SECONDARY:

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * A VM: memory, buses, clock, vCPUs, and how it is brought to rest and to its end. Everything that
+ * a guest can touch hangs off here; there is no file-scope state, and many VMs may live in one
+ * address space.
+ *
+ * Threads (the contract, true in both homes; docs/threads.md has the whole):
+ *  - Each vCPU has a thread (native: is scheduled on a CPU). It alone touches its registers, TLB
+ *    and code cache, except while the VM is at rest.
+ *  - One timer thread per VM runs vm_timers_run and the back ends' events.
+ *  - A vCPU thread calls devices through the bus, which takes the region's lock. Any thread may
+ *    raise an interrupt: the path ends in an atomic bit of the target's local APIC and a
+ *    vcpu_request.
+ *  - Lock order: enum lock_rank. vm_rest_begin is called with no lock held.
+ *
+ * Rest: vm_rest_begin returns when no other vCPU stands inside an instruction; none will start one
+ * before vm_rest_end. It is the one quiescence primitive: saving, changing the memory map, locked
+ * operations that cross a cache line, eviction of code all use it. A vCPU that calls it counts as
+ * resting while it waits its turn, so whatever it translated before is to be translated again.
+ */
+#ifndef LODGE_CORE_VM_H
+#define LODGE_CORE_VM_H
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/guest_mem.h"
+#include "core/lock.h"
+#include "core/seam.h"
+#include "core/state.h"
+#include "core/vcpu.h"
+
+enum { VM_MAX_VCPUS = 16, VM_NAME_SIZE = 64, VM_STOP_TEXT = 160 };
+
+enum vm_stop_reason {
+    VM_RUNNING = 0,
+    VM_STOP_POWEROFF,     /* the guest powered off */
+    VM_STOP_RESET,        /* the guest, or the user, asked for a reset */
+    VM_STOP_EXIT_PORT,    /* a test guest wrote the exit port; stop_status says what */
+    VM_STOP_TRIPLE_FAULT, /* shutdown of a processor: the guest died */
+    VM_STOP_GUEST_ERROR,  /* the guest did what this machine cannot go on from */
+    VM_STOP_ENGINE,       /* the engine failed */
+    VM_STOP_USER,         /* the operator ended it */
+};
+
+struct apic_bus;
+
+struct vm {
+    char name[VM_NAME_SIZE];
+    struct guest_mem mem;
+    struct bus port_bus;
+    struct bus mmio_bus;
+    struct vm_clock clock;
+    struct lock board_lock; /* LOCK_RANK_BOARD */
+    struct state_registry state;
+
+    uint32_t vcpu_count;
+    struct vcpu *vcpu[VM_MAX_VCPUS];
+
+    /* What an exit means: machine/exits.c. Returns OK, or ERR_STOPPED when the vCPU must leave. */
+    int (*handle_exit)(struct vcpu *v, struct exit *e);
+
+    /* Gets a vCPU out of guest code after requests were set; NULL where the engine polls. */
+    void (*kick_vcpu)(struct vcpu *v);
+
+    struct apic_bus *apic_bus; /* x86/lapic.h */
+    void *machine;             /* struct pc (machine/) */
+    void *engine;              /* the engine's own per-VM data */
+    void *home;                /* the home's own data */
+
+    struct lock rest_lock;         /* LOCK_RANK_REST: who holds it has the VM at rest */
+    _Atomic uint32_t rest_wanted;  /* 1 while somebody wants or has rest; vCPUs wait on it */
+    _Atomic uint32_t rest_arrived; /* bumped by each vCPU that comes to rest */
+
+    _Atomic uint32_t stop_reason; /* enum vm_stop_reason, set once */
+    uint32_t stop_status;         /* valid after stop_reason is seen: exit port value, vCPU id */
+    char stop_text[VM_STOP_TEXT];
+};
+
+/* Everything empty, clock at rest. The caller owns the memory. */
+void vm_init(struct vm *vm, const char *name);
+
+/* First caller wins: records why, asks all vCPUs to leave and tells the home. Any thread. */
+void vm_stop(struct vm *vm, enum vm_stop_reason reason, uint32_t status, const char *format, ...)
+    printf_like(4, 5);
+/* Back to VM_RUNNING, before a reset machine starts again. No vCPU is running. */
+void vm_clear_stop(struct vm *vm);
+
+static inline bool vm_is_stopped(const struct vm *vm)
+{
+    return atomic_load_explicit(&vm->stop_reason, memory_order_acquire) != VM_RUNNING;
+}
+
+/* self: the calling vCPU's own struct, or NULL when another thread calls. Not nested. */
+void vm_rest_begin(struct vm *vm, struct vcpu *self);
+void vm_rest_end(struct vm *vm, struct vcpu *self);
+
+/* Counts the exit and calls vm->handle_exit. */
+int vcpu_handle_exit(struct vcpu *v, struct exit *e);
+
+/* A formatted line to seam_log. */
+void vm_log(const struct vm *vm, enum seam_log_level level, const char *format, ...)
+    printf_like(3, 4);
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The PC: assembles memory map, controllers, buses, devices, ACPI tables and boot images into a
+ * machine that is the same in both homes and under all engines.
+ */
+#ifndef LODGE_MACHINE_PC_H
+#define LODGE_MACHINE_PC_H
+
+#include "core/vm.h"
+#include "engine/engine.h"
+#include "machine/config.h"
+#include "x86/cpu.h"
+
+enum { PC_MESSAGE = 512 };
+
+/* Where the serial port's bytes go: a back end of the home. */
+struct console_ops {
+    /* Output; called with the board lock held, must not block for long. */
+    void (*write)(void *console, const uint8_t *bytes, size_t size);
+};
+
+/* Files as bytes; owned by the home and kept for as long as the machine lives (reset loads again). */
+struct boot_files {
+    const uint8_t *kernel;
+    size_t kernel_size;
+    const uint8_t *initrd;
+    size_t initrd_size;
+};
+
+struct pc;
+
+/*
+ * Builds the machine in *vm (vm_init done, name set): RAM slots over ram[0 .. config->memory),
+ * which the home owns, zero-filled; vCPUs of `level`; devices. Nothing runs yet. On error everything
+ * done is undone and message[PC_MESSAGE] has one line.
+ */
+int must_check pc_create(struct vm *vm, const struct vm_config *config, const struct x86_level *level,
+                         const struct engine *engine, void *ram, const struct console_ops *console,
+                         void *console_owner, char *message);
+void pc_destroy(struct vm *vm);
+
+/* Power-on state for all devices and vCPUs, then loads the boot files into RAM (which the home has
+ * zeroed) and sets the boot processor up as the protocol says. ERR_INVALID etc. and a message. */
+int must_check pc_boot(struct vm *vm, const struct boot_files *files, char *message);
+
+/* The home has bytes for the guest's serial port: takes what fits, returns how many. Any thread. */
+size_t pc_console_input(struct vm *vm, const uint8_t *bytes, size_t size);
+
+/* The operator presses the power button (ACPI). Any thread. */
+void pc_power_button(struct vm *vm);
+
+/*
+ * The life of one vCPU, called on its thread after pc_boot: runs the engine, handles exits, parks
+ * when halted, rests when asked; returns when the VM has stopped.
+ */
+void pc_run_vcpu(struct vm *vm, uint32_t id);
+
+const struct engine *pc_engine(const struct vm *vm);
+static inline struct x86_cpu *pc_cpu(const struct vm *vm, uint32_t id)
+{
+    return x86_cpu_of(vm->vcpu[id]);
+}
+
+#endif
