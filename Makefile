@@ -72,9 +72,13 @@ $(O)/test/tests/%.o: tests/%.c
 $(O)/test/free.a: $(call free_objs,test)
 	@rm -f $@
 	ar rcs $@ $^
-$(O)/test/bin/%: $(O)/test/tests/unit/%.o $(TEST_LIB_OBJS) $(O)/test/free.a
+$(O)/test/lib.a: $(TEST_LIB_OBJS)
+	@rm -f $@
+	ar rcs $@ $^
+$(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o $(TEST_LIB_OBJS) $(O)/test/free.a $(UNIT_LIBS_$*) -lpthread
+	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a \
+	    -Wl,--end-group $(UNIT_LIBS_$*) -lpthread
 
 ## unit           unit tests of the freestanding part under ASan and UBSan
 unit: $(UNIT_BINS)

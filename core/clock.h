@@ -31,7 +31,8 @@ struct vm_timer {
 struct vm_clock {
     struct lock lock;
     struct vm_timer *queue;
-    _Atomic uint64_t offset; /* running: vm ns = seam ns - offset. At rest: the frozen vm ns */
+    _Atomic uint32_t sequence; /* odd while the two below are being changed */
+    _Atomic uint64_t offset;   /* running: vm ns = seam ns - offset. At rest: the frozen vm ns */
     _Atomic bool running;
     uint64_t wall_base; /* wall-clock ns when the VM clock was 0 */
 };
@@ -40,6 +41,8 @@ struct vm_clock {
 void vm_clock_init(struct vm_clock *c);
 void vm_clock_start(struct vm *vm);
 void vm_clock_stop(struct vm *vm);
+/* At rest only: sets the clock (a restored VM); queued timers keep their deadlines. */
+void vm_clock_set(struct vm *vm, uint64_t ns);
 uint64_t vm_clock_ns(const struct vm *vm);
 
 void vm_timer_init(struct vm_timer *t, void (*fire)(void *owner), void *owner);

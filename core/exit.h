@@ -21,7 +21,7 @@ enum exit_reason {
     EXIT_WINDOW,    /* the guest can take an interrupt now, as was asked for */
     EXIT_SHUTDOWN,  /* triple fault */
     EXIT_KICK,      /* a request is pending (vcpu->requests) */
-    EXIT_FAILURE,   /* the engine cannot go on; .failure says why */
+    EXIT_ENGINE_FAILURE,  /* the engine cannot go on; .failure says why */
     EXIT_REASONS,
 };
 

@@ -10,7 +10,7 @@
  *          on it. It changes nothing.
  *   load   is called only after check of every section has passed; applies the fields.
  *
- * A section of another version than the reader's is ERR_VERSION unless its check takes it.
+ * A section of another version than the registered one is refused with ERR_VERSION.
  */
 #ifndef LODGE_CORE_STATE_H
 #define LODGE_CORE_STATE_H

@@ -35,10 +35,19 @@ struct vcpu {
     _Atomic uint32_t sipi_vector;
     /* Written under vm->rest_lock or by the own thread as said in core/vm.c. */
     _Atomic uint32_t resting; /* 1: stands at an instruction boundary and touches no guest state */
+    _Atomic uint32_t parked;  /* 1: sleeps on `requests`, or is about to */
     uint64_t halted_ns;       /* time spent in vcpu_park: for the meter */
     uint64_t exits[EXIT_REASONS]; /* counted by vcpu_handle_exit; own thread only */
     struct exit last_exit;        /* the newest one, for post-mortem messages */
 };
+
+/* A vCPU begins its life resting: no thread runs it. */
+void vcpu_init(struct vcpu *v, struct vm *vm, uint32_t id);
+
+/* Its thread begins (waits while somebody has the VM at rest) and ends running it. Between the two
+ * the vCPU does not count as resting, except inside vcpu_park and vcpu_rest. */
+void vcpu_enter(struct vcpu *v);
+void vcpu_leave(struct vcpu *v);
 
 void vcpu_request(struct vcpu *v, uint32_t bits);
 

@@ -54,6 +54,7 @@ struct vm {
     struct lock board_lock; /* LOCK_RANK_BOARD */
     struct state_registry state;
 
+    uint32_t tsc_khz; /* of the guest's TSC, on all vCPUs; fixed when the VM is made */
     uint32_t vcpu_count;
     struct vcpu *vcpu[VM_MAX_VCPUS];
 
@@ -72,6 +73,7 @@ struct vm {
     _Atomic uint32_t rest_wanted;  /* 1 while somebody wants or has rest; vCPUs wait on it */
     _Atomic uint32_t rest_arrived; /* bumped by each vCPU that comes to rest */
 
+    _Atomic uint32_t stop_claimed; /* 1: somebody is writing the three below */
     _Atomic uint32_t stop_reason; /* enum vm_stop_reason, set once */
     uint32_t stop_status;         /* valid after stop_reason is seen: exit port value, vCPU id */
     char stop_text[VM_STOP_TEXT];

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * A VM's life: beginning, rest, end. core/vm.h states the threading contract.
+ *
+ * Rest, the asking side. rest_lock makes sure that one party at a time has the VM at rest. The
+ * asker raises rest_wanted, requests VCPU_REQ_REST of every other vCPU, and waits until each says
+ * `resting` (core/vcpu.c has the other side and the argument about memory order). A vCPU that asks
+ * says `resting` itself before it waits for rest_lock, so two that ask at the same time do not wait
+ * for each other; it stops saying so only with the lock held, when nobody else can have rest.
+ *
+ * End. The first vm_stop claims the fields, fills them and publishes stop_reason last.
+ */
+#include "core/vm.h"
+
+#include "core/assert.h"
+#include "core/fmt.h"
+#include "core/mem.h"
+#include "core/seam.h"
+
+void vm_init(struct vm *vm, const char *name)
+{
+    memset(vm, 0, sizeof(*vm));
+    str_copy(vm->name, sizeof(vm->name), name);
+    vm_clock_init(&vm->clock);
+    lock_init(&vm->board_lock, LOCK_RANK_BOARD);
+    lock_init(&vm->rest_lock, LOCK_RANK_REST);
+    vm->tsc_khz = 1000000;
+}
+
+static void wait_until_resting(struct vm *vm, const struct vcpu *v)
+{
+    for (;;) {
+        uint32_t arrived = atomic_load(&vm->rest_arrived);
+        if (atomic_load(&v->resting))
+            return;
+        seam_wait(&vm->rest_arrived, arrived, UINT64_MAX);
+    }
+}
+
+void vm_rest_begin(struct vm *vm, struct vcpu *self)
+{
+    if (self)
+        vcpu_leave(self);
+    lock_take(&vm->rest_lock);
+    if (self)
+        atomic_store(&self->resting, 0);
+    atomic_store(&vm->rest_wanted, 1);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        if (vm->vcpu[i] != self)
+            vcpu_request(vm->vcpu[i], VCPU_REQ_REST);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        if (vm->vcpu[i] != self)
+            wait_until_resting(vm, vm->vcpu[i]);
+}
+
+void vm_rest_end(struct vm *vm, struct vcpu *self)
+{
+    (void)self;
+    atomic_store(&vm->rest_wanted, 0);
+    seam_wake(&vm->rest_wanted, true);
+    lock_release(&vm->rest_lock);
+}
+
+void vm_stop(struct vm *vm, enum vm_stop_reason reason, uint32_t status, const char *format, ...)
+{
+    if (atomic_exchange(&vm->stop_claimed, 1))
+        return;
+    va_list ap;
+    va_start(ap, format);
+    fmt_v(vm->stop_text, sizeof(vm->stop_text), format, ap);
+    va_end(ap);
+    vm->stop_status = status;
+    atomic_store_explicit(&vm->stop_reason, (uint32_t)reason, memory_order_release);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_request(vm->vcpu[i], VCPU_REQ_STOP);
+    seam_vm_stopped(vm);
+}
+
+void vm_clear_stop(struct vm *vm)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        (void)vcpu_take_requests(vm->vcpu[i], VCPU_REQ_STOP);
+    vm->stop_text[0] = '\0';
+    vm->stop_status = 0;
+    atomic_store(&vm->stop_reason, VM_RUNNING);
+    atomic_store(&vm->stop_claimed, 0);
+}
+
+void vm_log(const struct vm *vm, enum seam_log_level level, const char *format, ...)
+{
+    char line[256];
+    va_list ap;
+    va_start(ap, format);
+    size_t n = fmt_v(line, sizeof(line), format, ap);
+    va_end(ap);
+    seam_log(vm, level, line, n < sizeof(line) ? n : sizeof(line) - 1);
+}
