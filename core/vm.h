@@ -57,6 +57,7 @@ struct vm {
     uint32_t tsc_khz; /* of the guest's TSC, on all vCPUs; fixed when the VM is made */
     uint32_t vcpu_count;
     struct vcpu *vcpu[VM_MAX_VCPUS];
+    uint32_t tsc_khz; /* of the guest's TSC, set before the vCPUs are made; 0: 1 GHz */
 
     /* What an exit means: machine/exits.c. Returns OK, or ERR_STOPPED when the vCPU must leave. */
     int (*handle_exit)(struct vcpu *v, struct exit *e);

@@ -139,8 +139,11 @@ enum x86_tlb_context {
     X86_TLB_KERNEL,     /* CPL 0-2, SMAP in force (or off) */
     X86_TLB_KERNEL_AC,  /* CPL 0-2 with RFLAGS.AC set, SMAP suspended */
     X86_TLB_USER,       /* CPL 3 */
+    X86_TLB_NONE,       /* never filled: alignment checks send every access to the slow path */
     X86_TLB_CONTEXTS,
 };
+
+enum x86_paging { X86_PAGING_OFF, X86_PAGING_32BIT, X86_PAGING_PAE, X86_PAGING_4LEVEL };
 
 struct x86_tlb_entry {
     uint64_t read_tag, write_tag, exec_tag;
@@ -169,6 +172,9 @@ struct x86_cpu {
     bool v86;
     bool smap_active, flat_data; /* flat_data: DS ES SS base 0, limit 4G: no segment checks needed */
     uint8_t stack_size; /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_context; /* enum x86_tlb_context of explicit accesses, never X86_TLB_NONE */
+    uint8_t paging;      /* enum x86_paging */
+    uint64_t paging_key; /* the bits that translation depends on; a change flushes the TLB */
 
     /* Interruptibility */
     uint8_t shadow;   /* X86_SHADOW_*; holds for one instruction */
@@ -189,6 +195,7 @@ struct x86_cpu {
 
     /* Control and debug registers; CR8 is the local APIC's TPR */
     uint64_t cr0, cr2, cr3, cr4, xcr0, efer;
+    uint64_t pdpte[4]; /* PAE paging's four registers, loaded with CR3 (SDM 3A 4.4.1) */
     uint64_t dr[4], dr6, dr7;
     struct x86_msrs msr;
 
@@ -199,6 +206,19 @@ struct x86_cpu {
     struct lapic *lapic; /* owned */
 
     struct x86_tlb_entry tlb_table[X86_TLB_CONTEXTS][X86_TLB_SIZE];
+    /* Hull of the large pages entered since the last flush, lower and upper half of the address
+     * space: INVLPG inside it flushes everything. Empty while first > last. */
+    struct {
+        uint64_t first, last;
+    } tlb_large[2];
+
+    /* PAUSE at the same place again and again is a spin loop (x86/op_system.c) */
+    uint64_t pause_rip;
+    uint32_t pause_count;
+
+    /* Time runnable but not running, in ns, as the home tells it; any thread may store. The guest
+     * sees it as KVM's steal time. */
+    _Atomic uint64_t steal_ns;
 
     /* Statistics, own thread only */
     uint64_t tsc_offset; /* guest TSC = VM clock scaled + tsc_offset */
@@ -228,8 +248,18 @@ void x86_cpu_reset(struct x86_cpu *cpu); /* power-on: RUNNING if id 0, else WAIT
 void x86_cpu_init(struct x86_cpu *cpu);  /* INIT: keeps what INIT keeps, then WAIT_SIPI or (BSP) runs */
 void x86_cpu_sipi(struct x86_cpu *cpu, uint8_t vector); /* ignored unless WAIT_SIPI */
 
-/* To be called whenever CR0, CR4, EFER, CS, SS, DS, ES or RFLAGS.VM/AC were changed. */
+/* To be called whenever CR0, CR4, EFER, CS, SS, DS, ES or RFLAGS.VM/AC were changed. Flushes the
+ * TLB when the change calls for it. CPL is the DPL of CS, or its RPL where CS is conforming. */
 void x86_update_mode(struct x86_cpu *cpu);
+
+/* What MOV to CR0, CR3, CR4 does, with all its checks: X86_OK, or X86_FAULT (#GP(0)) with nothing
+ * changed. CPL has been checked. They call x86_update_mode (x86/op_system_cr.c). */
+int must_check x86_write_cr0(struct x86_cpu *cpu, uint64_t value);
+int must_check x86_write_cr3(struct x86_cpu *cpu, uint64_t value);
+int must_check x86_write_cr4(struct x86_cpu *cpu, uint64_t value);
+
+/* State section "cpu", instance = vCPU id (x86/cpu_state.c). The local APIC has its own. */
+extern const struct state_ops x86_cpu_state_ops;
 
 /* Registers as text lines for messages; always terminates, returns length. */
 size_t x86_cpu_dump(const struct x86_cpu *cpu, char *buf, size_t size);
@@ -277,6 +307,10 @@ int x86_debug_before(struct x86_cpu *cpu);
 int x86_debug_after(struct x86_cpu *cpu, bool tf_before);
 /* Is any breakpoint enabled, or TF set: does the run loop have to step one by one? */
 bool x86_debug_armed(const struct x86_cpu *cpu);
+/* IN, OUT, INS, OUTS were done: gathers I/O breakpoints (CR4.DE, DR7). */
+void x86_debug_io(struct x86_cpu *cpu, uint16_t port, uint32_t size);
+/* An access was done: gathers data breakpoints. For x86/mmu.c, when DR7 enables any. */
+void x86_debug_data(struct x86_cpu *cpu, uint64_t linear, uint32_t size, bool write);
 
 /* --- x86/interrupt.c --------------------------------------------------------------------------- */
 

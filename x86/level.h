@@ -34,7 +34,11 @@ struct x86_level {
     uint64_t efer_mask;
     uint8_t physical_bits;
     bool pcid, x2apic, tsc_deadline, spec_ctrl;
+    bool gib_pages;
 };
+
+/* The local APIC timer's input clock, before its divider; CPUID leaves 15H and 40000010H say so. */
+enum { X86_APIC_TIMER_KHZ = 1000000 };
 
 /* A const level by name ("v2", "v3"), or NULL. "host" needs x86_level_host. */
 const struct x86_level *x86_level_find(const char *name);

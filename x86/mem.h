@@ -276,7 +276,9 @@ bool x86_translate_peek(const struct x86_cpu *cpu, uint64_t linear, struct gpa *
 int x86_fetch_host(struct x86_cpu *cpu, uint64_t linear, const uint8_t **host, struct gpa *physical);
 
 /* Copies up to 15 instruction bytes from cs:rip, across a page end if needed; *got says how many
- * are readable before a fault. Fault only if not even the first byte is. */
+ * are readable before a fault. Fault only if not even the first byte is. With *got < 15, cpu->fault
+ * is what reading the next byte would raise: a caller that needs it returns X86_FAULT. What is
+ * neither RAM nor ROM reads as FF bytes, an invalid instruction. */
 int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, uint32_t *got);
 
 /* --- x86/segment.c: stack, for gates and far transfers too --- */
