@@ -81,6 +81,21 @@ enum {
     SIMD_SPECIAL = 1 << 9,   /* has a handler of its own (MASKMOV, gathers, VPMASKMOV, PCMPxSTRx) */
     SIMD_NO_FP = 1 << 10,    /* raises no SIMD floating-point exception: no MXCSR handling needed */
     SIMD_UNALIGNED_OK = 1 << 11, /* legacy SSE, memory form, but no alignment check */
+    SIMD_REG_MM = 1 << 12, /* modrm.reg names an MMX register */
+    SIMD_RM_MM = 1 << 13,  /* modrm.rm (register form) names an MMX register */
+};
+
+/* Which XMM, YMM and MMX registers a SIMD instruction reads and writes, by operand; general
+ * registers and memory are not in here. `simd_regs` of struct insn. */
+enum {
+    SIMD_READ_REG = 1 << 0,
+    SIMD_READ_RM = 1 << 1,
+    SIMD_READ_VVVV = 1 << 2,
+    SIMD_READ_IS4 = 1 << 3,  /* bits 7:4 of the immediate */
+    SIMD_READ_XMM0 = 1 << 4, /* implicit */
+    SIMD_WRITE_REG = 1 << 5,
+    SIMD_WRITE_RM = 1 << 6,
+    SIMD_WRITE_VVVV = 1 << 7,
 };
 
 struct insn {
@@ -107,7 +122,8 @@ struct insn {
     uint8_t memsize;  /* bytes of the memory operand of SIMD and X87 (0 if none) and of LEA-like 0 */
     uint8_t feature;  /* enum insn_feature that the level must have */
     uint8_t srcsize;  /* MOVZX, MOVSX, CRC32: size of rm in bytes; else opsize */
-    uint8_t reserved[3];
+    uint8_t simd_regs; /* SIMD_READ_*, SIMD_WRITE_*; INSN_SIMD only */
+    uint8_t reserved[2];
 };
 
 enum insn_decode_result {
@@ -131,8 +147,8 @@ enum insn_group insn_op_group(enum insn_op op);
 
 /*
  * isa/simd.c, for the decoder: map, opcode, modrm, prefixes, VEX fields, flags of *i are set.
- * simd_decode fills simd, memsize, feature (and op INSN_SIMD) and returns whether that encoding
- * exists (false: INSN_INVALID). x87_decode does the same for D8-DF (op INSN_X87).
+ * simd_decode fills simd, simd_regs, memsize, feature (and op INSN_SIMD) and returns whether that
+ * encoding exists (false: INSN_INVALID). x87_decode does the same for D8-DF (op INSN_X87).
  */
 bool simd_decode(struct insn *i, enum insn_mode mode);
 bool x87_decode(struct insn *i);
