@@ -54,7 +54,6 @@ struct vm {
     struct lock board_lock; /* LOCK_RANK_BOARD */
     struct state_registry state;
 
-    uint32_t tsc_khz; /* of the guest's TSC, on all vCPUs; fixed when the VM is made */
     uint32_t vcpu_count;
     struct vcpu *vcpu[VM_MAX_VCPUS];
     uint32_t tsc_khz; /* of the guest's TSC, set before the vCPUs are made; 0: 1 GHz */
