@@ -11,10 +11,15 @@
  *  - `form` says which is the destination and which the source.
  *  - A register number of a byte operand without REX that means AH CH DH BH is 16..19.
  *  - Shift by 1 is shift by imm 1. Immediates are sign-extended where the instruction does so;
- *    otherwise zero-extended. Group-opcode operations have names of their own.
+ *    otherwise zero-extended. Group-opcode operations have names of their own. Sign extension ends
+ *    at the operand size (bits above are 0), but displacements of branches have 64 bits.
  *  - Address and operand size have all prefixes, defaults and forced 64-bit sizes applied
  *    (PUSH in 64-bit mode has opsize 8).
  *  - moffs addresses (A0-A3) are memory operands without base and index; the address is in imm.
+ *  - Implicit memory operands (strings, XLAT, MONITOR) set no INSN_MEM; seg is the effective segment
+ *    of the one that an override applies to.
+ *  - VEX.pp sets the flags that the same mandatory prefix would set. In 64-bit mode an override with
+ *    CS, DS, ES or SS has no effect, and none on the flags.
  *  - LOCK on an instruction or form that does not take it decodes to INSN_INVALID.
  */
 #ifndef LODGE_ISA_INSN_H
@@ -139,7 +144,7 @@ enum insn_decode_result {
  */
 int insn_decode(struct insn *out, const uint8_t *bytes, size_t available, enum insn_mode mode);
 
-/* "add"; for messages and tests. */
+/* "ADD", as in isa/ops.h; for messages and tests. */
 const char *insn_op_name(enum insn_op op);
 /* The operation's own feature (struct insn's `feature` also covers SIMD and X87). */
 enum insn_feature insn_op_feature(enum insn_op op);
