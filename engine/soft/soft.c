@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The soft engine: runs guest code without help from the processor. This is the interpreter, the
+ * reference for everything else that executes guest instructions.
+ *
+ * The run loop. Guest code runs block by block (engine/soft/block.c). Between two blocks, the vCPU
+ * stands at an instruction boundary, and one test decides whether there is anything to see to:
+ * requests from other threads, an interrupt shadow, single step or breakpoints, RFLAGS.RF. If not,
+ * the next block is looked up through the software TLB and run; an instruction costs an indirect
+ * call. If so, attend() sees to requests and events, and the instruction after a shadow, with TF or
+ * with breakpoints armed is run alone, between x86_debug_before and x86_debug_after.
+ *
+ * Interrupts. VCPU_REQ_INTR says that the local APIC may have something; it is taken only when an
+ * interrupt could be accepted, so one that arrives with IF clear stays requested and is found at
+ * the first boundary where IF is set. A halted vCPU takes the request in any case (else it could
+ * not sleep with IF clear) and asks itself again when something else wakes it.
+ *
+ * Faults are what handlers return; rip is put back to the instruction and x86_raise delivers.
+ *
+ * Threads: everything here runs on the vCPU's own thread. The engine has no state per VM.
+ */
+#include "core/assert.h"
+#include "core/fmt.h"
+#include "engine/engine.h"
+#include "engine/soft/block.h"
+#include "x86/lapic.h"
+#include "x86/mem.h"
+
+/* Per vCPU; cpu->engine. */
+struct soft_vcpu {
+    struct block_cache cache;
+    uint64_t blocks;   /* run */
+    uint64_t stepped;  /* instructions run alone */
+    uint64_t uncached; /* instructions that no block can hold */
+    uint64_t faults;
+    uint64_t events;
+};
+
+enum { SOFT_PAGES = (sizeof(struct soft_vcpu) + PAGE_SIZE - 1) / PAGE_SIZE };
+
+/* DR7.L0 .. G3 */
+#define DR7_ENABLES 0xFFu
+
+static int soft_probe(const struct x86_level *level, char *why, size_t size)
+{
+    const char *missing = x86_level_missing(level);
+    if (!missing)
+        return OK;
+    fmt(why, size, "this host's processor lacks %s, which level %s needs", missing, level->name);
+    return ERR_UNSUPPORTED;
+}
+
+static int soft_vm_create(struct vm *vm)
+{
+    (void)vm;
+    return OK;
+}
+
+static void soft_vm_destroy(struct vm *vm)
+{
+    (void)vm;
+}
+
+static int soft_vcpu_create(struct x86_cpu *cpu)
+{
+    struct soft_vcpu *s = seam_pages_alloc(SOFT_PAGES);
+    if (!s)
+        return ERR_NO_MEMORY;
+    int err = block_cache_create(&s->cache);
+    if (err != OK) {
+        seam_pages_free(s, SOFT_PAGES);
+        return err;
+    }
+    cpu->engine = s;
+    return OK;
+}
+
+static void soft_vcpu_destroy(struct x86_cpu *cpu)
+{
+    struct soft_vcpu *s = cpu->engine;
+    if (!s)
+        return;
+    block_cache_destroy(&s->cache);
+    seam_pages_free(s, SOFT_PAGES);
+    cpu->engine = NULL;
+}
+
+static void soft_vcpu_state_changed(struct x86_cpu *cpu)
+{
+    x86_update_mode(cpu);
+    x86_tlb_flush(cpu);
+}
+
+/* --- executing ------------------------------------------------------------------------------- */
+
+/* Runs at most `max` instructions of a block from its beginning. Returns as a handler does. */
+static always_inline int run_block(struct x86_cpu *cpu, const struct block *b, uint32_t max)
+{
+    const struct uop *u = b->uops;
+    const struct uop *end = u + (max < b->count ? max : b->count);
+    cpu->code_page = b->host & PAGE_MASK;
+    cpu->code_written = false;
+    do {
+        cpu->rip += u->insn.length;
+        int status = u->fn(cpu, &u->insn);
+        u++;
+        if (unlikely(status != X86_OK)) {
+            if (status == X86_FAULT)
+                cpu->rip -= u[-1].insn.length;
+            cpu->instructions += (uint64_t)(u - b->uops);
+            return status;
+        }
+    } while (u != end && likely(!cpu->code_written));
+    cpu->instructions += (uint64_t)(u - b->uops);
+    return X86_OK;
+}
+
+/* Is the whole block inside CS's limit? In 64-bit mode there is none. */
+static always_inline bool inside_limit(const struct x86_cpu *cpu, const struct block *b)
+{
+    if (likely(cpu->mode == INSN_MODE_64))
+        return true;
+    uint64_t last = cpu->rip + b->bytes - 1u;
+    return cpu->rip <= cpu->seg[SEG_CS].limit && last <= cpu->seg[SEG_CS].limit;
+}
+
+/* The block at cs:rip, or NULL with the reason in *status: X86_FAULT, or X86_OK when the
+ * instruction there has to be run by x86_step. */
+static always_inline const struct block *next_block(struct x86_cpu *cpu, struct soft_vcpu *s,
+                                                    int *status)
+{
+    uint64_t linear = cpu->rip;
+    if (unlikely(cpu->mode != INSN_MODE_64))
+        linear = (uint32_t)(linear + cpu->seg[SEG_CS].base);
+    const struct x86_tlb_entry *e = x86_tlb_slot(cpu, linear);
+    const uint8_t *host;
+    *status = X86_OK;
+    if (likely(e->exec_tag == x86_tlb_tag(cpu, linear))) {
+        host = (const uint8_t *)(uintptr_t)(linear + e->addend);
+    } else {
+        if ((uint64_t)((int64_t)(linear << 16) >> 16) != linear)
+            return NULL; /* x86_step finds the right fault */
+        *status = x86_fetch_host(cpu, linear, &host, NULL);
+        if (*status != X86_OK || !host)
+            return NULL;
+    }
+    const struct block *b = block_find(&s->cache, cpu, host, PAGE_SIZE - (linear & ~PAGE_MASK));
+    return b && inside_limit(cpu, b) ? b : NULL;
+}
+
+static noinline_cold int run_uncached(struct x86_cpu *cpu, struct soft_vcpu *s, int status)
+{
+    if (status != X86_OK)
+        return status;
+    s->uncached++;
+    cpu->instructions++;
+    cpu->code_page = ~(uint64_t)0;
+    return x86_step(cpu);
+}
+
+/* One instruction alone. */
+static int run_one(struct x86_cpu *cpu, struct soft_vcpu *s)
+{
+    int status;
+    const struct block *b = next_block(cpu, s, &status);
+    s->stepped++;
+    return b ? run_block(cpu, b, 1) : run_uncached(cpu, s, status);
+}
+
+/* One instruction with all that surrounds it: shadow, RF, breakpoints, single step. */
+static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
+{
+    uint8_t shadow = cpu->shadow;
+    bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
+    bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
+    bool armed = trap || (cpu->dr7 & DR7_ENABLES) != 0;
+    int status = X86_OK;
+    if (armed && shadow != X86_SHADOW_MOV_SS)
+        status = x86_debug_before(cpu);
+    if (status == X86_OK)
+        status = run_one(cpu, s);
+    if (status == X86_FAULT)
+        return status;
+    if (cpu->shadow == shadow)
+        cpu->shadow = 0; /* held for this one instruction */
+    if (resume && status == X86_OK)
+        cpu->rflags &= ~X86_FLAG_RF; /* SDM 3B 17.3.1.1; IRET and POPF come back as X86_JUMP */
+    if ((armed || cpu->debug_pending) && cpu->shadow != X86_SHADOW_MOV_SS &&
+        x86_debug_after(cpu, trap) == X86_FAULT)
+        return X86_FAULT;
+    return status;
+}
+
+/* --- between instructions ------------------------------------------------------------------------
+ */
+
+/* Could an interrupt be accepted if there were one? */
+static bool interrupts_open(const struct x86_cpu *cpu)
+{
+    return (cpu->rflags & X86_FLAG_IF) != 0 && cpu->shadow == 0;
+}
+
+/* Sees to requests and events. X86_OK: go on running; X86_EXIT: *e says why to leave. */
+static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct exit *e)
+{
+    struct vcpu *v = &cpu->vcpu;
+    uint32_t requests = vcpu_requests(v);
+    if (requests & VCPU_REQ_REST)
+        vcpu_rest(v);
+    if (requests & (VCPU_REQ_STOP | VCPU_REQ_KICK)) {
+        e->reason = EXIT_KICK;
+        return X86_EXIT;
+    }
+    bool halted = cpu->activity != X86_RUNNING;
+    bool look = (requests & (VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK)) ||
+                cpu->nmi_pending;
+    if ((requests & VCPU_REQ_INTR) && (halted || interrupts_open(cpu))) {
+        (void)vcpu_take_requests(v, VCPU_REQ_INTR);
+        look = true;
+    }
+    if (requests & VCPU_REQ_PV_KICK) {
+        (void)vcpu_take_requests(v, VCPU_REQ_PV_KICK);
+        if (cpu->activity == X86_HALTED)
+            cpu->activity = X86_RUNNING;
+        else
+            cpu->pv_kick = true;
+    }
+    if (look && x86_take_events(cpu) == X86_JUMP)
+        s->events++;
+    if (cpu->activity == X86_RUNNING) {
+        if (halted) /* what was taken above with IF clear is to be looked at again */
+            vcpu_request(v, VCPU_REQ_INTR);
+        return X86_OK;
+    }
+    e->reason = cpu->activity == X86_SHUTDOWN ? EXIT_SHUTDOWN : EXIT_HALT;
+    return X86_EXIT;
+}
+
+/* Is there anything to see to before the next block? */
+static always_inline bool needs_attention(const struct x86_cpu *cpu)
+{
+    return (vcpu_requests(&cpu->vcpu) | cpu->shadow | (cpu->dr7 & DR7_ENABLES) |
+            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending) != 0;
+}
+
+static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
+{
+    struct soft_vcpu *s = cpu->engine;
+    *e = (struct exit){.reason = EXIT_NONE};
+    if (cpu->activity != X86_RUNNING && attend(cpu, s, e) == X86_EXIT)
+        return OK;
+    for (;;) {
+        int status;
+        if (unlikely(needs_attention(cpu))) {
+            if (vcpu_requests(&cpu->vcpu) != 0 || cpu->nmi_pending) {
+                if (attend(cpu, s, e) == X86_EXIT)
+                    return OK;
+            }
+            status = run_attended(cpu, s);
+        } else {
+            const struct block *b = next_block(cpu, s, &status);
+            s->blocks++;
+            status =
+                likely(b != NULL) ? run_block(cpu, b, BLOCK_INSNS) : run_uncached(cpu, s, status);
+        }
+        if (status == X86_FAULT) {
+            s->faults++;
+            status = x86_raise(cpu);
+        }
+        if (unlikely(status == X86_EXIT) &&
+            (cpu->activity != X86_RUNNING || vm_is_stopped(cpu->vcpu.vm))) {
+            if (attend(cpu, s, e) == X86_EXIT)
+                return OK;
+        }
+    }
+}
+
+static size_t soft_vcpu_stats(const struct x86_cpu *cpu, char *buf, size_t size)
+{
+    const struct soft_vcpu *s = cpu->engine;
+    return fmt(buf, size,
+               "vCPU %u: %lu instructions, %lu blocks run, %lu decoded (%lu stale, %lu flushes), "
+               "%lu run alone, %lu uncached, %lu faults, %lu events, %lu TLB misses\n",
+               cpu->vcpu.id, cpu->instructions, s->blocks, s->cache.decoded, s->cache.stale,
+               s->cache.flushed, s->stepped, s->uncached, s->faults, s->events, cpu->tlb_misses);
+}
+
+const struct engine engine_soft = {
+    .name = "soft",
+    .description = "interpreter: needs no hardware virtualization",
+    .probe = soft_probe,
+    .vm_create = soft_vm_create,
+    .vm_destroy = soft_vm_destroy,
+    .vcpu_create = soft_vcpu_create,
+    .vcpu_destroy = soft_vcpu_destroy,
+    .vcpu_run = soft_vcpu_run,
+    .vcpu_state_changed = soft_vcpu_state_changed,
+    .vcpu_stats = soft_vcpu_stats,
+};
