@@ -18,6 +18,9 @@ enum { PC_MESSAGE = 512 };
 struct console_ops {
     /* Output; called with the board lock held, must not block for long. */
     void (*write)(void *console, const uint8_t *bytes, size_t size);
+    /* pc_console_input took less than it was offered and would take something again. May be NULL.
+     * Board lock held: it may only note the fact and wake somebody. */
+    void (*room)(void *console);
 };
 
 /* Files as bytes; owned by the home and kept for as long as the machine lives (reset loads again). */
