@@ -87,5 +87,5 @@ unit: $(UNIT_BINS)
 clean:
 	rm -rf $(O)
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
+-include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:
