@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * Files that a VM boots from, read into memory of our own. Not mapped: a file that somebody
+ * truncates while it is mapped kills its reader with SIGBUS, and one that somebody rewrites changes
+ * under a loader that has checked it. They stay for as long as the VM, since a reset boots from
+ * them again and by then the sandbox lets nobody open a file.
+ *
+ * O_NONBLOCK is for FIFOs, which would otherwise block until a writer comes; what is not a regular
+ * file is refused. /dev/stdin and process substitution are refused with it, and say so.
+ */
+#include "hosted/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/err.h"
+
+static const char *kind_of(mode_t mode)
+{
+    if (S_ISDIR(mode))
+        return "a directory";
+    if (S_ISFIFO(mode))
+        return "a pipe";
+    if (S_ISSOCK(mode))
+        return "a socket";
+    if (S_ISCHR(mode) || S_ISBLK(mode))
+        return "a device";
+    return "not a regular file";
+}
+
+/* Opens it and looks what it is: OK, or an error and a message. */
+static int open_checked(const struct file_request *r, int *fd, struct stat *st, char *message,
+                        size_t n)
+{
+    *fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    /* ENXIO: a socket, which cannot be opened but can be named. */
+    if (*fd >= 0 ? fstat(*fd, st) != 0 : errno != ENXIO || stat(r->path, st) != 0) {
+        bool denied = errno == EACCES || errno == EPERM;
+
+        snprintf(message, n, "cannot read %s '%s': %s (check its %s)", r->what, r->path,
+                 strerror(errno), denied ? "permissions" : "path");
+        return denied ? ERR_PERMISSION : ERR_INVALID;
+    }
+    if (!S_ISREG(st->st_mode))
+        snprintf(message, n, "%s '%s' is %s (give a regular file)", r->what, r->path,
+                 kind_of(st->st_mode));
+    else if (st->st_size == 0)
+        snprintf(message, n, "%s '%s' is empty (give a complete file)", r->what, r->path);
+    else if ((uint64_t)st->st_size > r->max)
+        snprintf(message, n, "%s '%s' is too large: %llu bytes, at most %llu fit (%s)", r->what,
+                 r->path, (unsigned long long)st->st_size, (unsigned long long)r->max,
+                 r->too_large);
+    else
+        return OK;
+    return ERR_INVALID;
+}
+
+/* All n bytes: NULL, or why not. */
+static const char *read_exactly(int fd, uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t done = read(fd, p, n);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return strerror(errno);
+        if (done == 0)
+            return "it became shorter meanwhile";
+        p += done;
+        n -= (size_t)done;
+    }
+    return NULL;
+}
+
+/* Memory of our own with the file's size bytes. */
+static int read_into_memory(struct file_bytes *out, const struct file_request *r, int fd,
+                            size_t size, char *message, size_t message_size)
+{
+    const char *failure;
+    uint8_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED) {
+        snprintf(message, message_size, "no memory for %s '%s', %llu bytes (free some)", r->what,
+                 r->path, (unsigned long long)size);
+        return ERR_NO_MEMORY;
+    }
+    failure = read_exactly(fd, p, size);
+    if (failure) {
+        snprintf(message, message_size, "cannot read %s '%s': %s (try again)", r->what, r->path,
+                 failure);
+        munmap(p, size);
+        return ERR_IO;
+    }
+    (void)mprotect(p, size, PROT_READ);
+    *out = (struct file_bytes){p, size};
+    return OK;
+}
+
+int file_read(struct file_bytes *out, const struct file_request *r, char *message,
+              size_t message_size)
+{
+    struct stat st;
+    int fd;
+    int err = open_checked(r, &fd, &st, message, message_size);
+
+    if (!err)
+        err = read_into_memory(out, r, fd, (size_t)st.st_size, message, message_size);
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
+void file_free(struct file_bytes *f)
+{
+    if (f->bytes)
+        munmap(f->bytes, f->size);
+    *f = (struct file_bytes){NULL, 0};
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The hosted home's data of its VM: vm->home. One process runs one VM, so that a broken one takes
+ * nobody with it.
+ *
+ * Threads: the main thread is the VM's timer thread and event loop (vm_process.c); one thread per
+ * vCPU (vcpu_thread.c); one per output stream (outstream.c). All exist before the guest runs, since
+ * the sandbox lets nobody create one.
+ */
+#ifndef LODGE_HOSTED_HOME_H
+#define LODGE_HOSTED_HOME_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/vm.h"
+#include "hosted/console.h"
+#include "hosted/files.h"
+#include "hosted/log.h"
+#include "hosted/options.h"
+#include "hosted/outstream.h"
+#include "hosted/vcpu_thread.h"
+#include "machine/pc.h"
+#include "x86/level.h"
+
+struct home {
+    struct vm vm;
+    struct run_options options;
+    const struct x86_level *level;
+    struct x86_level host_level; /* what level points at when it is "host" */
+    const struct engine *engine;
+
+    struct file_bytes kernel, initrd;
+    void *ram; /* options.config.memory bytes, shared mapping of a memfd */
+
+    int signal_fd;
+    int timer_fd;
+    int wake_fd; /* eventfd: the VM stopped, or the last vCPU thread came out */
+
+    pthread_mutex_t timer_lock; /* leaf: orders timer_armed and timerfd_settime */
+    uint64_t timer_armed;       /* deadline that timer_fd has, or UINT64_MAX */
+
+    struct outstream out; /* guest's serial port to standard output */
+    struct outstream err; /* our messages to standard error */
+    struct log_limit log_limit;
+    struct console console;
+    struct vcpu_threads threads;
+
+    int signal;            /* main thread: the signal that ended the VM, 0: none */
+    bool operator_reset;   /* main thread: the menu asked for the reset under way */
+    _Atomic int out_error; /* errno with which standard output failed, 0: none */
+    uint64_t resets;
+};
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * `lodge`: subcommands by a const table. Each takes the arguments after its name and returns the
+ * exit status (status.h). The process begins by closing whatever descriptors it inherited beyond
+ * the standard three, and by seeing that those three are open, so that no file lands on them.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/types.h"
+#include "hosted/doctor.h"
+#include "hosted/log.h"
+#include "hosted/options.h"
+#include "hosted/status.h"
+#include "hosted/vm_process.h"
+
+#define LODGE_VERSION "0.1.0"
+
+struct command {
+    const char *name;
+    const char *summary;
+    enum lodge_status (*run)(int argc, char **argv);
+};
+
+static enum lodge_status command_run(int argc, char **argv);
+static enum lodge_status command_doctor(int argc, char **argv);
+static enum lodge_status command_help(int argc, char **argv);
+static enum lodge_status command_version(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"run", "run a virtual machine on this terminal", command_run},
+    {"doctor", "say what this host offers and which engine is taken", command_doctor},
+    {"help", "this text, or 'lodge help run'", command_help},
+    {"version", "the version of this program", command_version},
+};
+
+static const struct command *find_command(const char *name)
+{
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        name = "help";
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static enum lodge_status no_arguments(const char *name, int argc)
+{
+    if (argc == 0)
+        return STATUS_OK;
+    say("'lodge %s' takes no arguments (leave them out)", name);
+    return STATUS_USAGE;
+}
+
+static enum lodge_status command_run(int argc, char **argv)
+{
+    struct run_options o;
+    char message[OPTIONS_MESSAGE];
+    int err = options_parse_run(&o, argc, argv, message);
+
+    if (err) {
+        say("%s", message);
+        return err == ERR_NO_MEMORY ? STATUS_HOST : STATUS_USAGE;
+    }
+    if (o.help) {
+        fputs(options_run_help, stdout);
+        return STATUS_OK;
+    }
+    return vm_process_run(&o);
+}
+
+static enum lodge_status command_doctor(int argc, char **argv)
+{
+    enum lodge_status status = no_arguments("doctor", argc);
+
+    (void)argv;
+    return status ? status : doctor_run();
+}
+
+static void print_commands(void)
+{
+    puts("usage: lodge COMMAND [ARGUMENT]...\n");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+}
+
+static enum lodge_status command_help(int argc, char **argv)
+{
+    if (argc == 0) {
+        print_commands();
+        return STATUS_OK;
+    }
+    if (argc == 1 && strcmp(argv[0], "run") == 0) {
+        fputs(options_run_help, stdout);
+        return STATUS_OK;
+    }
+    say("there is no more help on '%.64s' (see 'lodge help' and 'lodge help run')", argv[0]);
+    return STATUS_USAGE;
+}
+
+static enum lodge_status command_version(int argc, char **argv)
+{
+    enum lodge_status status = no_arguments("version", argc);
+
+    (void)argv;
+    if (status == STATUS_OK)
+        puts("lodge " LODGE_VERSION);
+    return status;
+}
+
+/* False: a standard descriptor is closed and /dev/null cannot take its place. */
+static bool prepare_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    closefrom(STDERR_FILENO + 1);
+    return fd >= 0 || fcntl(STDERR_FILENO, F_GETFD) >= 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *c;
+
+    if (!prepare_descriptors())
+        return STATUS_HOST;
+    if (argc < 2) {
+        say("no command given (see 'lodge help')");
+        return STATUS_USAGE;
+    }
+    c = find_command(argv[1]);
+    if (!c) {
+        say("unknown command '%.64s' (see 'lodge help')", argv[1]);
+        return STATUS_USAGE;
+    }
+    return (int)c->run(argc - 2, argv + 2);
+}

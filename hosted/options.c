@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The command line of `lodge run`: options by a const table over a VM's file over the defaults.
+ *
+ * The file may stand anywhere among the options and options win, so the arguments are walked twice
+ * by the same code: first to find the file and every mistake in form, then to apply values. Values
+ * are read by the readers that the file uses (parse_size, vm_config_check), so that both say and
+ * mean the same. Nothing comes from the environment.
+ *
+ * Paths in a file are relative to that file's directory, so that a VM's directory can be moved and
+ * its file named from anywhere; paths on the command line are relative to where the user stands.
+ */
+#include "hosted/options.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "hosted/files.h"
+
+enum { CONFIG_FILE_MAX = 1 << 20 };
+
+/* clang-format off */
+const char options_run_help[] =
+    "usage: lodge run [OPTION]... [VM.toml]\n"
+    "\n"
+    "Runs a virtual machine with its serial console on this terminal. What is not given here is\n"
+    "taken from VM.toml, then from the defaults.\n"
+    "\n"
+    "  -k, --kernel FILE    Linux bzImage, or ELF with a PVH or Multiboot header\n"
+    "  -i, --initrd FILE    initial RAM disk, or Multiboot module\n"
+    "      --append ARGS    the kernel's command line\n"
+    "  -m, --memory SIZE    512M, 2G (default 512M)\n"
+    "  -c, --cpus N         number of vCPUs, 1 to 16 (default 1)\n"
+    "      --cpu LEVEL      v2, v3 or host (default v3)\n"
+    "  -e, --engine NAME    auto or soft (default auto)\n"
+    "      --name NAME      what messages call the VM\n"
+    "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
+    "      --no-reboot      a guest's reboot ends the run with status 0\n"
+    "      --stats          counters on standard error at the end\n"
+    "      --no-sandbox     keep all privileges: for debuggers and sanitizers, never otherwise\n"
+    "  -v, --verbose        more messages; twice: all\n"
+    "  -h, --help           this text\n"
+    "\n"
+    "Keys on a terminal: Ctrl-] opens a menu, Ctrl-a x quits.\n"
+    "Exit status: 0 the guest powered off, 2 usage, 4 the guest died, 6 ended by the operator,\n"
+    "8 engine failure, 10 the host lacks something, odd: from the exit port, 128+n: signal n.\n";
+/* clang-format on */
+
+struct option {
+    char letter; /* 0: none */
+    const char *name;
+    bool takes_value;
+    /* Both may be given for one option: value is NULL if it takes none. Returns NULL, or what is
+     * wrong with the value ("what (what to do)"). */
+    const char *(*apply)(struct run_options *o, const char *value);
+};
+
+static const char *copy_value(char *dst, size_t size, const char *value)
+{
+    return str_copy(dst, size, value) < size ? NULL : "is too long (shorten it)";
+}
+
+static const char *apply_kernel(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.kernel, sizeof(o->config.kernel), value);
+}
+
+static const char *apply_initrd(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.initrd, sizeof(o->config.initrd), value);
+}
+
+static const char *apply_append(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.append, sizeof(o->config.append), value);
+}
+
+static const char *apply_name(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.name, sizeof(o->config.name), value);
+}
+
+static const char *apply_level(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.level, sizeof(o->config.level), value);
+}
+
+static const char *apply_engine(struct run_options *o, const char *value)
+{
+    return copy_value(o->config.engine, sizeof(o->config.engine), value);
+}
+
+static const char *apply_memory(struct run_options *o, const char *value)
+{
+    return parse_size(value, strlen(value), &o->config.memory) == OK
+               ? NULL
+               : "is not a size (write it as 512M or 2G)";
+}
+
+static const char *apply_cpus(struct run_options *o, const char *value)
+{
+    size_t digits = strspn(value, "0123456789");
+
+    if (digits == 0 || value[digits] || digits > 9)
+        return "is not a number of vCPUs (give 1 to 16)";
+    o->config.vcpus = (uint32_t)strtoul(value, NULL, 10);
+    return NULL;
+}
+
+static const char *apply_exit_port(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->config.exit_port = true;
+    return NULL;
+}
+
+static const char *apply_no_reboot(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->no_reboot = true;
+    return NULL;
+}
+
+static const char *apply_stats(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->stats = true;
+    return NULL;
+}
+
+static const char *apply_no_sandbox(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->no_sandbox = true;
+    return NULL;
+}
+
+static const char *apply_verbose(struct run_options *o, const char *value)
+{
+    (void)value;
+    if (o->log_level < SEAM_LOG_DEBUG)
+        o->log_level++;
+    return NULL;
+}
+
+static const char *apply_help(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->help = true;
+    return NULL;
+}
+
+static const struct option options[] = {
+    {'k', "kernel", true, apply_kernel},      {'i', "initrd", true, apply_initrd},
+    {0, "append", true, apply_append},        {'m', "memory", true, apply_memory},
+    {'c', "cpus", true, apply_cpus},          {0, "cpu", true, apply_level},
+    {'e', "engine", true, apply_engine},      {0, "name", true, apply_name},
+    {0, "exit-port", false, apply_exit_port}, {0, "no-reboot", false, apply_no_reboot},
+    {0, "stats", false, apply_stats},         {0, "no-sandbox", false, apply_no_sandbox},
+    {'v', "verbose", false, apply_verbose},   {'h', "help", false, apply_help},
+};
+
+/* One walk over the arguments. */
+struct walk {
+    struct run_options *o;
+    int argc;
+    char **argv;
+    int at;
+    bool apply;
+    const char *file;
+    char *message;
+};
+
+static int fail(const struct walk *w, const char *format, ...) printf_like(2, 3);
+static int fail(const struct walk *w, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(w->message, OPTIONS_MESSAGE, format, ap);
+    va_end(ap);
+    return ERR_INVALID;
+}
+
+/* An option was recognised. `shown` is how the user wrote it; `value` what came attached. */
+static int take_option(struct walk *w, const struct option *opt, const char *shown,
+                       const char *value)
+{
+    const char *wrong;
+
+    if (!opt->takes_value && value)
+        return fail(w, "option '--%s' takes no value (leave '=%s' out)", opt->name, value);
+    if (opt->takes_value && !value) {
+        if (w->at + 1 >= w->argc)
+            return fail(w, "option '%s' needs a value (see 'lodge help run')", shown);
+        value = w->argv[++w->at];
+    }
+    if (!w->apply && opt->apply != apply_help)
+        return OK;
+    wrong = opt->apply(w->o, value);
+    return wrong ? fail(w, "%s '%.64s' %s", shown, value, wrong) : OK;
+}
+
+static int take_long(struct walk *w, const char *arg)
+{
+    const char *equals = strchr(arg, '=');
+    size_t n = equals ? (size_t)(equals - arg) : strlen(arg);
+    char shown[32];
+
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        if (strlen(options[i].name) != n || memcmp(options[i].name, arg, n) != 0)
+            continue;
+        snprintf(shown, sizeof(shown), "--%s", options[i].name);
+        return take_option(w, &options[i], shown, equals ? equals + 1 : NULL);
+    }
+    return fail(w, "unknown option '--%.64s' (see 'lodge help run')", arg);
+}
+
+/* "-k", "-kFILE", "-vv" */
+static int take_letters(struct walk *w, const char *arg)
+{
+    for (; *arg; arg++) {
+        const struct option *opt = NULL;
+        char shown[3] = {'-', *arg, 0};
+        int err;
+
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+            if (options[i].letter == *arg)
+                opt = &options[i];
+        }
+        if (!opt)
+            return fail(w, "unknown option '%s' (see 'lodge help run')", shown);
+        err = take_option(w, opt, shown, opt->takes_value && arg[1] ? arg + 1 : NULL);
+        if (err || opt->takes_value)
+            return err;
+    }
+    return OK;
+}
+
+static int take_file(struct walk *w, const char *arg)
+{
+    if (w->file && w->file != arg)
+        return fail(w, "two files, '%.256s' and '%.256s' (give one; a kernel goes after -k)",
+                    w->file, arg);
+    w->file = arg;
+    return OK;
+}
+
+static int walk_arguments(struct walk *w)
+{
+    bool only_files = false;
+    int err = OK;
+
+    for (w->at = 0; w->at < w->argc && !err; w->at++) {
+        const char *arg = w->argv[w->at];
+
+        if (only_files || arg[0] != '-' || !arg[1])
+            err = take_file(w, arg);
+        else if (strcmp(arg, "--") == 0)
+            only_files = true;
+        else if (arg[1] == '-')
+            err = take_long(w, arg + 2);
+        else
+            err = take_letters(w, arg + 1);
+    }
+    return err;
+}
+
+/* A path in a file is relative to the file. */
+static int make_relative_to(char *path, const char *file, const char *what, char *message)
+{
+    const char *slash = strrchr(file, '/');
+    char whole[CONFIG_PATH];
+    int n;
+
+    if (!path[0] || path[0] == '/' || !slash)
+        return OK;
+    n = snprintf(whole, sizeof(whole), "%.*s/%s", (int)(slash - file), file, path);
+    if (n >= (int)sizeof(whole)) {
+        snprintf(message, OPTIONS_MESSAGE, "%.256s: the path of the %s is too long (shorten it)",
+                 file, what);
+        return ERR_INVALID;
+    }
+    memcpy(path, whole, (size_t)n + 1);
+    return OK;
+}
+
+static int read_vm_file(struct vm_config *c, const char *file, char *message)
+{
+    struct file_bytes f;
+    struct file_request r = {"configuration file", file, CONFIG_FILE_MAX, "is it a VM.toml?"};
+    int err = file_read(&f, &r, message, OPTIONS_MESSAGE);
+
+    if (err)
+        return err;
+    err = vm_config_parse(c, file, (const char *)f.bytes, f.size, message);
+    file_free(&f);
+    if (!err)
+        err = make_relative_to(c->kernel, file, "kernel", message);
+    if (!err)
+        err = make_relative_to(c->initrd, file, "initrd", message);
+    return err;
+}
+
+int options_parse_run(struct run_options *o, int argc, char **argv, char *message)
+{
+    struct walk w = {.o = o, .argc = argc, .argv = argv, .message = message};
+    int err;
+
+    *o = (struct run_options){.log_level = SEAM_LOG_WARNING};
+    vm_config_defaults(&o->config);
+    err = walk_arguments(&w);
+    if (err || o->help)
+        return err;
+    if (w.file)
+        err = read_vm_file(&o->config, w.file, message);
+    w.apply = true;
+    if (!err)
+        err = walk_arguments(&w);
+    if (!err)
+        err = vm_config_check(&o->config, message);
+    return err;
+}

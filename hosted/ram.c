@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * Guest RAM is a memfd, mapped shared: clones and saving will want a name for its pages. Pages are
+ * backed when they are first touched, so what all VMs of a host are promised may exceed what it
+ * has. One VM alone may not: more than physical memory and swap together is refused, since such a
+ * guest could only die half-way. A host that runs out later is SIGBUS in terminal.c, or its OOM
+ * killer.
+ *
+ * It is left out of core dumps: it is the tenant's, and large.
+ */
+#include "hosted/ram.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "core/err.h"
+
+void ram_of_host(uint64_t *total, uint64_t *available)
+{
+    struct sysinfo si;
+
+    *total = *available = 0;
+    if (sysinfo(&si) != 0)
+        return;
+    *total = ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
+    *available = ((uint64_t)si.freeram + si.bufferram) * si.mem_unit;
+}
+
+int ram_create(void **ram, uint64_t size, char *message, size_t message_size)
+{
+    unsigned long long mib = size >> 20;
+    uint64_t total, available;
+    int fd;
+
+    ram_of_host(&total, &available);
+    if (size > total) {
+        snprintf(message, message_size,
+                 "%llu MiB of memory are more than this host has, %llu MiB with swap (use less -m)",
+                 mib, (unsigned long long)total >> 20);
+        return ERR_NO_MEMORY;
+    }
+    fd = memfd_create("lodge-ram", MFD_CLOEXEC);
+    *ram = MAP_FAILED;
+    if (fd >= 0 && ftruncate(fd, (off_t)size) == 0)
+        *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (*ram == MAP_FAILED)
+        snprintf(message, message_size,
+                 "cannot get %llu MiB of memory: %s (use less -m, or raise %s)", mib,
+                 strerror(errno), "'ulimit -v'");
+    if (fd >= 0)
+        close(fd); /* the mapping keeps it */
+    if (*ram == MAP_FAILED)
+        return ERR_NO_MEMORY;
+    (void)madvise(*ram, size, MADV_DONTDUMP);
+    return OK;
+}
+
+void ram_zero(void *ram, uint64_t size)
+{
+    if (madvise(ram, size, MADV_REMOVE) != 0) /* punches a hole into the memfd */
+        memset(ram, 0, size);
+}

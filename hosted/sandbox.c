@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The sandbox. A guest that found a hole in Lodge would hold this process; what that is worth is
+ * decided here. Everything that needs the outside (files, memory for guest RAM and generated code,
+ * threads) is fetched before; then the process gives up, in this order:
+ *
+ *   1. capabilities, in all sets and the bounding set: root runs it with no more power than
+ * anybody;
+ *   2. core dumps (RLIMIT_CORE 0): they would write a tenant's memory to a disk;
+ *   3. the working directory: "/", so that no file system is kept busy, and no relative path helps;
+ *   4. new privileges (PR_SET_NO_NEW_PRIVS): set-uid programs mean nothing from here on;
+ *   5. system calls: all but the table below, for all threads at once (TSYNC).
+ *
+ * It works the same as an ordinary user and as root.
+ *
+ * The filter is a list, not a program somebody has to read: rows of (system call, what an argument
+ * must be, why), turned into classic BPF by about forty lines. libseccomp would bring the same list
+ * and a dependency. Rows are tried in order, the frequent first; kernels since 5.11 remember calls
+ * that are allowed whatever their arguments, and do not run the filter for them. What is compared
+ * is the low half of an argument: everything compared here is an int, or a mask of low bits, to the
+ * kernel too.
+ *
+ * What is refused traps (SIGSYS): terminal.c's handler puts the terminal back, names the call and
+ * dies. Killing at once would leave the terminal raw, and an error return would let a broken
+ * process go on. i386 and x32 calls are other numbers, so they are refused like any other.
+ *
+ * No open, socket, clone, exec, ptrace or new executable memory: an attacker keeps the guest's own
+ * RAM, the console, and the processor time that the guest had anyway.
+ *
+ * SECCOMP_FILTER_FLAG_SPEC_ALLOW is chosen knowingly. Linux before 5.16 takes seccomp as a wish for
+ * Speculative Store Bypass Disable (and, with some settings, STIBP and IBPB), on every thread.
+ * Since then the default is to do so only when asked, because it costs much and helps only programs
+ * that keep secrets from code they run natively in their own address space. Under the interpreter a
+ * guest's loads, stores and branches are not the host's, and there is no secret here but the
+ * guest's own RAM; the cost would be 10 to 30 % of an interpreter's speed, which lives on
+ * store-to-load forwarding. So we ask for what newer kernels do: nothing. Mitigations between
+ * processes that an administrator has set for all stay in force. The translator, which runs guest
+ * code natively, has to decide this anew.
+ *
+ * Not done: namespaces and a user of its own (an ordinary user may not; the filter leaves nothing
+ * that they would still hide).
+ */
+#include "hosted/sandbox.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/err.h"
+
+enum check_kind {
+    ANY = 0,
+    EQUAL,    /* the argument is `value` */
+    CLEAR,    /* it has none of these bits */
+    SET,      /* it has all of these bits */
+    SELF_PID, /* it is our own process id */
+};
+
+struct check {
+    uint8_t kind; /* enum check_kind */
+    uint8_t arg;  /* 0 .. 5 */
+    uint32_t value;
+};
+
+enum { ROW_CHECKS = 2 };
+
+struct row {
+    long number;
+    struct check check[ROW_CHECKS];
+    const char *why;
+};
+
+static const struct row rows[] = {
+    /* table */
+    {SYS_futex, {{0}}, "locks, halted vCPUs, threads that wait for each other"},
+    {SYS_clock_gettime, {{0}}, "time, on hosts whose clock the vDSO cannot read"},
+    {SYS_timerfd_settime, {{0}}, "arms the VM's one timer"},
+    {SYS_poll, {{0}}, "the main thread waits for timer, signals, input"},
+    {SYS_read, {{0}}, "timer, signals, wake-ups, the operator's keys; nothing new can be opened"},
+    {SYS_write, {{0}}, "console output, messages, wake-ups; to what is already open"},
+    {SYS_sched_yield, {{0}}, "a vCPU that spins lets another have the processor"},
+    {SYS_getrandom, {{0}}, "the boot protocol's seed after a reset"},
+    {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},
+    {SYS_madvise, {{EQUAL, 2, MADV_REMOVE}}, "a reset zeroes guest RAM by giving it back"},
+    {SYS_madvise, {{EQUAL, 2, MADV_DONTNEED}}, "the C library's allocator gives pages back"},
+    {SYS_mmap,
+     {{CLEAR, 2, PROT_EXEC}, {SET, 3, MAP_ANONYMOUS}},
+     "memory of our own; never executable, never of a file"},
+    {SYS_munmap, {{0}}, "gives such memory back"},
+    {SYS_mprotect, {{CLEAR, 2, PROT_EXEC}}, "the C library's allocator grows; never executable"},
+    {SYS_brk, {{0}}, "the C library's allocator"},
+    {SYS_ioctl, {{EQUAL, 1, TCSETS}}, "the terminal's modes: raw, and back"},
+    {SYS_ioctl, {{EQUAL, 1, TCGETS}}, "the C library looks whether they took effect"},
+    {SYS_ioctl, {{EQUAL, 1, TIOCGPGRP}}, "after stop and continue: are we in the foreground?"},
+    {SYS_getpgrp, {{0}}, "the same"},
+    {SYS_getpid, {{0}}, "to signal ourselves: abort, stop on Ctrl-Z from outside"},
+    {SYS_gettid, {{0}}, "the same"},
+    {SYS_tgkill, {{SELF_PID, 0, 0}}, "the same; no other process can be signalled"},
+    {SYS_rt_sigprocmask, {{0}}, "abort unblocks its signal"},
+    {SYS_rt_sigreturn, {{0}}, "return from a handler"},
+    {SYS_writev, {{EQUAL, 0, STDERR_FILENO}}, "the C library's last words (heap or stack damaged)"},
+    {SYS_exit_group, {{0}}, "the end"},
+};
+
+/* Room for the worst case: number, argument load and test per check, verdict. */
+enum { BPF_MAX = 8 + (int)(sizeof(rows) / sizeof(rows[0])) * (2 + 2 * ROW_CHECKS) };
+
+struct program {
+    struct sock_filter code[BPF_MAX];
+    unsigned short count;
+};
+
+static void emit(struct program *p, uint16_t code, uint8_t if_true, uint8_t if_false, uint32_t k)
+{
+    p->code[p->count++] = (struct sock_filter){code, if_true, if_false, k};
+}
+
+static void load(struct program *p, size_t offset)
+{
+    emit(p, BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)offset);
+}
+
+/* Falls through if the check holds, else skips `skip` instructions more. */
+static void emit_check(struct program *p, const struct check *c, uint8_t skip)
+{
+    load(p, offsetof(struct seccomp_data, args) + 8u * c->arg); /* little-endian: low half first */
+    switch ((enum check_kind)c->kind) {
+    case SELF_PID:
+        emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, skip, (uint32_t)getpid());
+        break;
+    case CLEAR:
+        emit(p, BPF_JMP | BPF_JSET | BPF_K, skip, 0, c->value);
+        break;
+    case SET: /* every SET mask of the table is one bit */
+        emit(p, BPF_JMP | BPF_JSET | BPF_K, 0, skip, c->value);
+        break;
+    case EQUAL:
+    case ANY:
+        emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, skip, c->value);
+        break;
+    }
+}
+
+/* A row begins with the call's number in the accumulator and, failing, leaves it there. */
+static void emit_row(struct program *p, const struct row *r)
+{
+    uint8_t checks = 0;
+    uint8_t left;
+
+    while (checks < ROW_CHECKS && r->check[checks].kind != ANY)
+        checks++;
+    left = (uint8_t)(2 * checks + 1); /* instructions of the row after the number's test */
+    /* With checks, failing them ends on a reload of the number, which a number that differs skips
+     */
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, (uint8_t)(left + (checks ? 1 : 0)), (uint32_t)r->number);
+    for (uint8_t i = 0; i < checks; i++) {
+        left = (uint8_t)(left - 2);
+        emit_check(p, &r->check[i], left);
+    }
+    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
+    if (checks)
+        load(p, offsetof(struct seccomp_data, nr));
+}
+
+static void build(struct program *p)
+{
+    p->count = 0;
+    load(p, offsetof(struct seccomp_data, arch));
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, AUDIT_ARCH_X86_64);
+    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP);
+    load(p, offsetof(struct seccomp_data, nr));
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        emit_row(p, &rows[i]);
+    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP);
+}
+
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    /* Fails for who has no CAP_SETPCAP; then there is nothing to gain through it either. */
+    for (unsigned long cap = 0; cap <= 63; cap++)
+        (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    return (int)syscall(SYS_capset, &header, none);
+}
+
+int sandbox_drop_privileges(char *message, size_t size)
+{
+    static const struct rlimit no_core = {0, 0};
+    const char *what;
+
+    if (drop_capabilities() != 0)
+        what = "capset";
+    else if (setrlimit(RLIMIT_CORE, &no_core) != 0)
+        what = "setrlimit";
+    else if (chdir("/") != 0)
+        what = "chdir";
+    else if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        what = "no_new_privs";
+    else
+        return OK;
+    snprintf(message, size, "cannot drop privileges: %s: %s (see --no-sandbox in docs/cli.md)",
+             what, strerror(errno));
+    return ERR_PERMISSION;
+}
+
+int sandbox_enter(char *message, size_t size)
+{
+    struct program p;
+    struct sock_fprog fprog = {.filter = p.code};
+    long result;
+
+    build(&p);
+    fprog.len = p.count;
+    result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                     SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &fprog);
+    if (result < 0 && errno == EINVAL) /* before 4.17 there is no SPEC_ALLOW */
+        result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &fprog);
+    if (result == 0)
+        return OK;
+    snprintf(message, size, "cannot enter the sandbox: %s (see --no-sandbox in docs/cli.md)",
+             result > 0 ? "a thread has a filter of its own" : strerror(errno));
+    return result > 0 ? ERR_BUSY : ERR_UNSUPPORTED;
+}
+
+const char *sandbox_missing(void)
+{
+    uint32_t action = SECCOMP_RET_TRAP;
+
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) < 0)
+        return "no_new_privs";
+    if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) != 0)
+        return "seccomp filters";
+    return NULL;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The seam (core/seam.h) on Linux. seam_log is in log.c.
+ *
+ *  - Waiting is the futex, private to the process, with absolute CLOCK_MONOTONIC deadlines, so that
+ *    a wait that is restarted does not get longer.
+ *  - Each VM has one timerfd, which the main thread polls. Arming is asked for on every change of a
+ *    guest's timer, thousands of times a second, so the system call is left out unless the new
+ *    deadline is earlier than the one armed: an early wake-up is harmless, vm_timers_run finds
+ *    nothing due and arms the next.
+ *  - Executable memory is one memfd mapped twice, writable and executable, at different addresses.
+ *    It is possible only before the sandbox is in force (sandbox.c): engines allocate it in
+ *    vm_create and vcpu_create.
+ *
+ * Locking: home->timer_lock is a leaf; everything else is free of locks.
+ */
+#include "core/seam.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/err.h"
+#include "core/fmt.h"
+#include "core/vm.h"
+#include "hosted/home.h"
+#include "hosted/seam.h"
+#include "hosted/terminal.h"
+
+enum { NS_PER_S = 1000000000 };
+
+noreturn void seam_panic(const char *file, int line, const char *message)
+{
+    char text[512];
+    size_t n;
+
+    terminal_restore();
+    n = fmt(text, sizeof(text), "\nlodge: panic: %s:%d: %s (a bug of Lodge: please report it)\n",
+            file, line, message);
+    if (n >= sizeof(text))
+        n = sizeof(text) - 1;
+    (void)!write(STDERR_FILENO, text, n);
+    abort();
+}
+
+void *seam_pages_alloc(size_t pages)
+{
+    void *p;
+
+    if (pages == 0 || pages > SIZE_MAX >> PAGE_SHIFT)
+        return NULL;
+    p = mmap(NULL, pages << PAGE_SHIFT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void seam_pages_free(void *p, size_t pages)
+{
+    if (p)
+        munmap(p, pages << PAGE_SHIFT);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+uint64_t seam_time_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t seam_wall_time_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
+}
+
+void seam_random(void *buf, size_t size)
+{
+    uint8_t *p = buf;
+
+    while (size) {
+        ssize_t n = getrandom(p, size, 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            seam_panic(__FILE__, __LINE__, "getrandom failed");
+        p += n;
+        size -= (size_t)n;
+    }
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+}
+
+void seam_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns)
+{
+    struct timespec t = timespec_of(deadline_ns);
+
+    (void)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                  deadline_ns == UINT64_MAX ? NULL : &t, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void seam_wake(_Atomic uint32_t *word, bool all)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, all ? INT32_MAX : 1, NULL, NULL, 0);
+}
+
+void seam_yield(void)
+{
+    sched_yield();
+}
+
+struct seam_lock_trace *seam_lock_trace(void)
+{
+    static _Thread_local struct seam_lock_trace trace;
+
+    return &trace;
+}
+
+void seam_timer_arm(struct vm *vm, uint64_t deadline_ns)
+{
+    struct home *h = vm->home;
+    struct itimerspec its = {.it_value = timespec_of(deadline_ns)};
+
+    if (deadline_ns == UINT64_MAX)
+        return; /* an alarm that is still set comes early: harmless */
+    if (deadline_ns == 0)
+        its.it_value.tv_nsec = 1; /* zero would disarm */
+    pthread_mutex_lock(&h->timer_lock);
+    if (deadline_ns < h->timer_armed) {
+        h->timer_armed = deadline_ns;
+        (void)timerfd_settime(h->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+    }
+    pthread_mutex_unlock(&h->timer_lock);
+}
+
+void seam_timer_fired(struct home *h)
+{
+    pthread_mutex_lock(&h->timer_lock);
+    h->timer_armed = UINT64_MAX;
+    pthread_mutex_unlock(&h->timer_lock);
+}
+
+void seam_vm_stopped(struct vm *vm)
+{
+    struct home *h = vm->home;
+
+    (void)eventfd_write(h->wake_fd, 1);
+}
+
+int seam_exec_alloc(struct seam_exec *e, size_t size)
+{
+    void *w = MAP_FAILED, *x = MAP_FAILED;
+    int fd = memfd_create("lodge-code", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOMEM ? ERR_NO_MEMORY : ERR_PERMISSION;
+    size = (size + PAGE_SIZE - 1) & PAGE_MASK;
+    if (size && ftruncate(fd, (off_t)size) == 0) {
+        w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        x = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    close(fd);
+    if (w != MAP_FAILED && x != MAP_FAILED) {
+        *e = (struct seam_exec){.write = w, .exec = x, .size = size};
+        return OK;
+    }
+    if (w != MAP_FAILED)
+        munmap(w, size);
+    if (x != MAP_FAILED)
+        munmap(x, size);
+    return w == MAP_FAILED ? ERR_NO_MEMORY : ERR_PERMISSION;
+}
+
+void seam_exec_free(struct seam_exec *e)
+{
+    if (e->write) {
+        munmap(e->write, e->size);
+        munmap((void *)(uintptr_t)e->exec, e->size);
+    }
+    *e = (struct seam_exec){.write = NULL};
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* What the home itself needs of its seam beyond core/seam.h. */
+#ifndef LODGE_HOSTED_SEAM_H
+#define LODGE_HOSTED_SEAM_H
+
+#include "core/types.h"
+
+struct home;
+
+/* Main thread: the timer has fired; forgets the armed deadline, so that the next one is armed. */
+void seam_timer_fired(struct home *h);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* The operator's terminal: raw while the guest has it, put back whatever happens. See terminal.c.
+ */
+#ifndef LODGE_HOSTED_TERMINAL_H
+#define LODGE_HOSTED_TERMINAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Remembers the modes of standard input's terminal and installs the handlers of fatal signals.
+ * ram: guest RAM, so that a host that runs out of memory is told from a bug. Main thread, before
+ * other threads start. */
+void terminal_prepare(const void *ram, size_t ram_size);
+/* A signal stack for the calling thread, so that a handler runs even when its own has overflowed.
+ */
+void terminal_thread_prepare(void);
+/* Raw mode, if standard input is a terminal and we are in its foreground. True: it is raw now. */
+bool terminal_set_raw(void);
+bool terminal_is_raw(void);
+/* Puts the modes back. Async-signal-safe; does nothing when they are. */
+void terminal_restore(void);
+
+#endif

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * One VM in this process: build it, give up all that it does not need, run it, report its end.
+ *
+ * The order matters. All that can fail for an outside reason comes first, while nothing has changed
+ * and one line says what to do: files, memory, machine, boot. Then signals, privileges, threads,
+ * filter (sandbox.c), and the terminal last, so that an early failure never finds it raw. From the
+ * filter on, everything that happens, a reset too, gets by with the calls of its table.
+ *
+ * The main thread is the VM's timer thread and event loop: timerfd, signalfd, an eventfd that wakes
+ * it (the VM stopped, vCPU threads are out, the UART has room), standard input. poll(), not epoll:
+ * there are four descriptors, and epoll takes no regular file for standard input.
+ *
+ * The end: vm_stop by anybody; vCPU threads come out within a few hundred guest instructions; the
+ * main thread has run timers all the while, then reports. If they do not come out, that is a bug of
+ * Lodge; the process ends all the same, after STOP_SIGNAL_MS if it was told to by a signal, so that
+ * SIGTERM ends it within a second. A reset is an end after which zeroed RAM is booted again, with
+ * the same threads.
+ *
+ * Nothing is freed at the end: the process ends, the kernel takes everything back at once, and no
+ * file was made (memory is memfds). That pc_destroy leaks nothing is for unit tests to show.
+ */
+#include "hosted/vm_process.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "hosted/engines.h"
+#include "hosted/home.h"
+#include "hosted/ram.h"
+#include "hosted/report.h"
+#include "hosted/sandbox.h"
+#include "hosted/seam.h"
+#include "hosted/terminal.h"
+#include "hosted/thread.h"
+
+enum {
+    OUT_SIZE = 1 << 20, /* powers of two */
+    ERR_SIZE = 1 << 18,
+    MESSAGE = OPTIONS_MESSAGE, /* the longest of all messages */
+    STOP_MS = 10000,           /* for vCPU threads to come out */
+    STOP_SIGNAL_MS = 500,
+    FLUSH_MS = 2000, /* for a slow reader of our output, at the end */
+    FLUSH_SIGNAL_MS = 150,
+    FLUSH_ERR_MS = 150,
+};
+
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+/* --- building -------------------------------------------------------------------------------- */
+
+static enum lodge_status status_of(int err)
+{
+    switch (err) {
+    case ERR_NO_MEMORY:
+    case ERR_UNSUPPORTED:
+    case ERR_BUSY:
+    case ERR_PERMISSION:
+        return STATUS_HOST;
+    default:
+        return STATUS_USAGE;
+    }
+}
+
+static int choose_engine(struct home *h, char *message)
+{
+    const struct vm_config *c = &h->options.config;
+    char why[ENGINES_WHY];
+
+    h->level = x86_level_find(c->level);
+    if (!h->level) { /* vm_config_check has seen to it that it is "host" */
+        x86_level_host(&h->host_level);
+        h->level = &h->host_level;
+    }
+    if (engines_choose(c->engine, h->level, &h->engine, why)) {
+        snprintf(message, MESSAGE, "no engine here runs level %s: %s (see 'lodge doctor')",
+                 h->level->name, why);
+        return ERR_UNSUPPORTED;
+    }
+    if (h->options.log_level >= SEAM_LOG_INFO)
+        say("%s: engine %s: %s", c->name, h->engine->name, why);
+    return OK;
+}
+
+static int read_files(struct home *h, char *message)
+{
+    const struct vm_config *c = &h->options.config;
+    const char *too_large = "use a smaller one, or more memory with -m";
+    struct file_request kernel = {"kernel", c->kernel, c->memory, too_large};
+    struct file_request initrd = {"initrd", c->initrd, c->memory, too_large};
+    int err = file_read(&h->kernel, &kernel, message, MESSAGE);
+
+    if (!err && c->initrd[0])
+        err = file_read(&h->initrd, &initrd, message, MESSAGE);
+    return err == ERR_PERMISSION ? ERR_INVALID : err; /* the user's to mend, not the host's */
+}
+
+static int boot(struct home *h, char *message)
+{
+    struct boot_files files = {h->kernel.bytes, h->kernel.size, h->initrd.bytes, h->initrd.size};
+
+    return pc_boot(&h->vm, &files, message);
+}
+
+static int open_events(struct home *h, char *message)
+{
+    h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (h->timer_fd >= 0 && h->wake_fd >= 0)
+        return OK;
+    snprintf(message, MESSAGE, "cannot get a timer: %s (raise 'ulimit -n')", strerror(errno));
+    return ERR_NO_MEMORY;
+}
+
+/* Everything up to a machine that is ready to run. Nothing of the process has changed yet. */
+static int build(struct home *h, char *message)
+{
+    const struct vm_config *c = &h->options.config;
+    int err;
+
+    vm_init(&h->vm, c->name);
+    h->vm.home = h;
+    h->timer_armed = UINT64_MAX;
+    pthread_mutex_init(&h->timer_lock, NULL);
+    log_limit_init(&h->log_limit);
+    console_init(h);
+    err = choose_engine(h, message);
+    if (!err)
+        err = ram_create(&h->ram, c->memory, message, MESSAGE);
+    if (!err)
+        err = read_files(h, message);
+    if (!err)
+        err = open_events(h, message);
+    if (!err)
+        err = pc_create(&h->vm, c, h->level, h->engine, h->ram, &console_home_ops, h, message);
+    if (!err)
+        err = boot(h, message);
+    return err;
+}
+
+/* --- signals --------------------------------------------------------------------------------- */
+
+/* Signals are read from a descriptor: no handler, nothing is interrupted. What the one who started
+ * us ignores (nohup, background jobs) stays ignored. */
+static int block_signals(struct home *h, char *message)
+{
+    static const int job_control[] = {SIGTSTP, SIGCONT};
+    struct sigaction now;
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++) {
+        if (sigaction(stop_signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            sigaddset(&set, stop_signals[i]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(job_control); i++)
+        sigaddset(&set, job_control[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN); /* putting the terminal back must work from the background too */
+    h->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (h->signal_fd >= 0)
+        return OK;
+    snprintf(message, MESSAGE, "cannot watch signals: %s (raise 'ulimit -n')", strerror(errno));
+    return ERR_NO_MEMORY;
+}
+
+/* As an ordinary program stops on Ctrl-Z (here only from outside: the terminal is raw). SIGCONT
+ * follows when it goes on. */
+static void stop_ourselves(void)
+{
+    terminal_restore();
+    (void)syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGSTOP);
+}
+
+static void take_signal(struct home *h)
+{
+    struct signalfd_siginfo info;
+
+    if (read(h->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return;
+    if (info.ssi_signo == SIGTSTP) {
+        stop_ourselves();
+    } else if (info.ssi_signo == SIGCONT) {
+        (void)terminal_set_raw();
+    } else {
+        h->signal = (int)info.ssi_signo;
+        vm_stop(&h->vm, VM_STOP_USER, 0, "signal %u", info.ssi_signo);
+    }
+}
+
+/* --- the event loop -------------------------------------------------------------------------- */
+
+static uint64_t deadline_after(unsigned int ms)
+{
+    return seam_time_ns() + (uint64_t)ms * 1000000;
+}
+
+/* poll's timeout: until the sooner of input to offer and the deadline. -1: none. */
+static int timeout_of(int offer_ms, uint64_t deadline)
+{
+    uint64_t now = seam_time_ns();
+    int ms;
+
+    if (deadline == UINT64_MAX)
+        return offer_ms;
+    ms = deadline <= now ? 0 : (int)((deadline - now) / 1000000) + 1;
+    return offer_ms >= 0 && offer_ms < ms ? offer_ms : ms;
+}
+
+static void wait_and_handle(struct home *h, uint64_t deadline)
+{
+    enum { TIMER, WAKE, SIGNAL, INPUT, COUNT };
+    struct pollfd p[COUNT] = {
+        [TIMER] = {.fd = h->timer_fd, .events = POLLIN},
+        [WAKE] = {.fd = h->wake_fd, .events = POLLIN},
+        [SIGNAL] = {.fd = h->signal_fd, .events = POLLIN},
+        [INPUT] = {.fd = console_wants_input(h) ? STDIN_FILENO : -1, .events = POLLIN},
+    };
+    uint64_t count;
+
+    if (poll(p, COUNT, timeout_of(console_offer(h), deadline)) <= 0)
+        return;
+    if (p[SIGNAL].revents)
+        take_signal(h);
+    if (p[WAKE].revents)
+        (void)!read(h->wake_fd, &count, sizeof(count));
+    if (p[TIMER].revents && read(h->timer_fd, &count, sizeof(count)) > 0) {
+        seam_timer_fired(h);
+        vm_timers_run(&h->vm);
+    }
+    if (p[INPUT].revents)
+        console_read(h);
+}
+
+/* Runs the machine until it has stopped and all vCPU threads are out. False: they are not. */
+static bool run_until_stopped(struct home *h)
+{
+    uint64_t deadline = UINT64_MAX;
+    int signal_seen = 0;
+
+    vm_clock_start(&h->vm);
+    vcpu_threads_go(&h->threads);
+    while (!vcpu_threads_are_out(&h->threads)) {
+        wait_and_handle(h, deadline);
+        if (!vm_is_stopped(&h->vm))
+            continue;
+        if (deadline == UINT64_MAX || h->signal != signal_seen) {
+            deadline = deadline_after(h->signal ? STOP_SIGNAL_MS : STOP_MS);
+            signal_seen = h->signal;
+        }
+        if (seam_time_ns() >= deadline)
+            return false;
+    }
+    vm_clock_stop(&h->vm);
+    return true;
+}
+
+/* --- reset and end --------------------------------------------------------------------------- */
+
+static void output_failed(void *owner, int error)
+{
+    struct home *h = owner;
+
+    atomic_store(&h->out_error, error);
+    vm_stop(&h->vm, VM_STOP_USER, 0, "standard output failed");
+}
+
+static bool wants_reset(const struct home *h)
+{
+    return atomic_load(&h->vm.stop_reason) == VM_STOP_RESET && !h->signal &&
+           (h->operator_reset || !h->options.no_reboot);
+}
+
+/* All vCPU threads are out. Afterwards the VM is ready to run, or stopped for good. */
+static void reset(struct home *h)
+{
+    char message[MESSAGE];
+
+    if (h->options.log_level >= SEAM_LOG_INFO)
+        say("%s: reset: %s", h->vm.name, h->vm.stop_text);
+    vm_clear_stop(&h->vm);
+    if (atomic_load(&h->out_error)) /* stored before its vm_stop, which may have come too early */
+        output_failed(h, atomic_load(&h->out_error));
+    h->operator_reset = false;
+    h->resets++;
+    console_reset(h);
+    ram_zero(h->ram, h->options.config.memory);
+    if (boot(h, message)) {
+        say("%s: %s", h->vm.name, message);
+        vm_stop(&h->vm, VM_STOP_ENGINE, 0, "it cannot boot again after a reset");
+    }
+}
+
+static enum lodge_status finish(struct home *h, bool all_out)
+{
+    enum lodge_status status;
+
+    (void)outstream_flush(&h->out, h->signal ? FLUSH_SIGNAL_MS : FLUSH_MS);
+    if (h->console.last.length && terminal_is_raw())
+        say_raw("\n"); /* the guest stopped in the middle of a line */
+    terminal_restore();
+    if (!all_out) {
+        say("%s: a vCPU did not stop (a bug of Lodge: please report it)", h->vm.name);
+        status = h->signal ? (enum lodge_status)(STATUS_SIGNAL + h->signal) : STATUS_ENGINE;
+    } else {
+        status = report_end(h);
+        if (h->options.stats)
+            report_stats(h);
+    }
+    (void)outstream_flush(&h->err, FLUSH_ERR_MS);
+    return status;
+}
+
+/* --- the whole ------------------------------------------------------------------------------- */
+
+static void run_stream(void *arg)
+{
+    outstream_run(arg);
+}
+
+/* Threads and sandbox: from here on the process can do no more than it needs. */
+static int enclose(struct home *h, char *message)
+{
+    int err = OK;
+
+    snprintf(message, MESSAGE, "cannot start threads (raise 'ulimit -u')");
+    if (!h->options.no_sandbox)
+        err = sandbox_drop_privileges(message, MESSAGE);
+    if (!err)
+        err = outstream_init(&h->out, STDOUT_FILENO, OUT_SIZE, "console output", output_failed, h);
+    if (!err)
+        err = outstream_init(&h->err, STDERR_FILENO, ERR_SIZE, "messages", NULL, NULL);
+    if (!err)
+        err = thread_start("stdout", run_stream, &h->out);
+    if (!err)
+        err = thread_start("stderr", run_stream, &h->err);
+    if (!err)
+        err = vcpu_threads_create(&h->threads, &h->vm);
+    if (!err && !h->options.no_sandbox)
+        err = sandbox_enter(message, MESSAGE);
+    return err;
+}
+
+enum lodge_status vm_process_run(const struct run_options *options)
+{
+    struct home *h = calloc(1, sizeof(*h));
+    char message[MESSAGE] = "out of memory";
+    bool all_out;
+    int err = ERR_NO_MEMORY;
+
+    if (h) {
+        h->options = *options;
+        err = build(h, message);
+    }
+    if (!err)
+        err = block_signals(h, message);
+    if (!err) {
+        terminal_prepare(h->ram, h->options.config.memory);
+        err = enclose(h, message);
+    }
+    if (err) {
+        say("%s", message);
+        return status_of(err);
+    }
+    log_use_stream(&h->err);
+    (void)terminal_set_raw();
+    do {
+        all_out = run_until_stopped(h);
+        if (all_out && wants_reset(h))
+            reset(h);
+    } while (!vm_is_stopped(&h->vm));
+    return finish(h, all_out);
+}
