@@ -84,6 +84,83 @@ $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 unit: $(UNIT_BINS)
 	@set -e; for t in $(UNIT_BINS); do $$t; done
 
+# --- guests -------------------------------------------------------------------------------------
+
+G := $(O)/guests
+KERNELS := debian-6.1-cloud debian-6.1-generic debian-6.12-cloud
+INITRDS := $(KERNELS:%=$(G)/%/initrd)
+USER_PROGRAMS := $(patsubst guests/user/%.c,$(G)/user/%,$(sort $(wildcard guests/user/*.c)))
+
+-include guests/guests.mk
+
+$(G)/.fetched: tools/fetch-guests.sh
+	tools/fetch-guests.sh $(G)
+	@touch $@
+$(G)/user/%: guests/user/%.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -g0 -Wall -Wextra -Werror -static -s -o $@ $< -lm -lpthread
+$(G)/initrd: $(G)/.fetched tools/make-initrd.sh $(wildcard guests/initrd/*) $(USER_PROGRAMS)
+	tools/make-initrd.sh $@ $(G)/tools/busybox $(wildcard guests/initrd/*) $(USER_PROGRAMS)
+$(INITRDS): $(G)/initrd
+	ln -f $< $@
+
+## guests         the stock guests: build/guests/NAME/{vmlinuz,initrd}
+.PHONY: guests
+guests: $(INITRDS)
+
+# --- the README's commands ----------------------------------------------------------------------
+
+.PHONY: run test test-nightly bench setup-run setup-test setup-bench test-programs
+setup-run:
+	@tools/setup.sh run
+setup-test:
+	@tools/setup.sh test
+setup-bench:
+	@tools/setup.sh bench
+
+## run            sets up, builds, and boots Debian: to its shell with a terminal, else scripted
+run: setup-run
+	@$(MAKE) --no-print-directory $(O)/lodge guests
+	@tools/run.sh $(O)
+
+## test           sets up and passes all tests (what CI runs)
+test: setup-test
+	@$(MAKE) --no-print-directory test-programs
+	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites $(SUITES)
+
+## test-nightly   the same at full count
+test-nightly: setup-test
+	@$(MAKE) --no-print-directory test-programs
+	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-nightly tools/run-tests.sh tests/suites-nightly $(SUITES)
+
+## bench          boot time beside qemu-system-x86_64 -accel tcg
+bench: setup-bench
+	@$(MAKE) --no-print-directory $(O)/lodge guests
+	@python3 tools/bench.py $(O)
+
+test-programs: all $(UNIT_BINS) guests
+
+# --- unit tests of the hosted home: tests/hosted/NAME.c -> build/test/hosted-bin/NAME -------------
+# They use the real seam, so of tests/lib only the frame.
+
+HOSTED_UNIT_BINS := $(patsubst tests/hosted/%.c,$(O)/test/hosted-bin/%,$(sort $(wildcard tests/hosted/*.c)))
+
+$(O)/test/hosted/%.o: hosted/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
+$(O)/test/hosted.a: $(patsubst %.c,$(O)/test/%.o,$(filter-out hosted/main.c,$(HOSTED_SRCS)))
+	@rm -f $@
+	ar rcs $@ $^
+$(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(O)/test/hosted.a $(O)/test/free.a
+	@mkdir -p $(@D)
+	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/hosted/$*.o $(O)/test/tests/lib/unit.o \
+	    -Wl,--start-group $(O)/test/hosted.a $(O)/test/free.a -Wl,--end-group -lpthread
+
+## hosted-unit    unit tests of the hosted home under ASan and UBSan
+.PHONY: hosted-unit
+hosted-unit: $(HOSTED_UNIT_BINS)
+	@set -e; for t in $(HOSTED_UNIT_BINS); do $$t; done
+
 clean:
 	rm -rf $(O)
 

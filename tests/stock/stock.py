@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+"""Stock guests under Lodge: each Debian kernel to userland and power-off, GNU Mach to its banner.
+
+  stock.py BUILD_DIR [KERNEL:VCPUS ...]    default: all kernels with 1, 2 and 4 vCPUs, and gnumach
+
+Environment: LODGE_REPEAT=N runs each N times; LODGE_ENGINE passes -e.
+
+For each Debian run: it must reach userland with as many CPUs as it was given, the guest's self-test
+must pass, kernel messages at level warning or worse must all be on the kernel's list
+(tests/stock/warnings-*.txt), no mitigation that costs speed may be chosen, and lodge must exit with 0
+after the guest's power-off.
+"""
+import os
+import re
+import subprocess
+import sys
+import time
+
+KERNELS = ["debian-6.1-cloud", "debian-6.1-generic", "debian-6.12-cloud"]
+SELFTESTS = 14
+TIMEOUT = 240
+HERE = os.path.dirname(os.path.abspath(__file__))
+# What must not be found to be necessary (design: page-table isolation, retpolines, return thunks,
+# VERW): words that a vulnerability file must not contain.
+COSTLY = re.compile(r"PTI|Retpoline|Untrained return thunk|Clear CPU buffers|IBRS$|Vulnerable")
+
+
+def run(build, arguments, timeout):
+    command = [os.path.join(build, "lodge"), "run", *arguments]
+    if os.environ.get("LODGE_ENGINE"):
+        command += ["-e", os.environ["LODGE_ENGINE"]]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=timeout)
+        status, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as e:
+        status, output = None, e.stdout or b""
+    text = output.decode("utf-8", "replace").replace("\r", "")
+    return status, text, time.monotonic() - began
+
+
+def allowed_patterns(kernel):
+    """Lines of the list: a regular expression; comments (the reasons) begin with #."""
+    patterns = []
+    for name in ("warnings-all.txt", f"warnings-{kernel}.txt"):
+        path = os.path.join(HERE, name)
+        if os.path.exists(path):
+            patterns += [re.compile(line.rstrip("\n")) for line in open(path)
+                         if line.strip() and not line.startswith("#")]
+    return patterns
+
+
+def unexpected_warnings(kernel, text):
+    match = re.search(r"lodge: warnings begin\n(.*?)lodge: warnings end", text, re.S)
+    if not match:
+        return ["no list of warnings in the output"]
+    patterns, bad = allowed_patterns(kernel), []
+    for line in match.group(1).splitlines():
+        message = re.match(r"<\d+>\[ *[\d.]+\] (.*)", line)
+        if message and not any(p.search(message.group(1)) for p in patterns):
+            bad.append("unexpected: " + message.group(1))
+    return bad
+
+
+def check_debian(kernel, vcpus, status, text):
+    problems = []
+    if status != 0:
+        problems.append("timed out" if status is None else f"lodge exited with {status}")
+    if f"lodge: userland reached" not in text:
+        return problems + ["userland was not reached"]
+    if f", {vcpus} CPUs, Linux" not in text:
+        problems.append(f"the guest does not see {vcpus} CPUs")
+    if text.count("\nPASS ") != SELFTESTS or "lodge: selftest: exit 0" not in text:
+        problems.append(f"{text.count(chr(10) + 'PASS ')} of {SELFTESTS} self-tests passed")
+        problems += re.findall(r"^FAIL .*$", text, re.M)
+    problems += unexpected_warnings(kernel, text)
+    weak = re.findall(r"^mitigation: (.*)$", text, re.M)
+    if not weak:
+        problems.append("no mitigations in the output")
+    problems += ["costly mitigation: " + w for w in weak if COSTLY.search(w.split(": ", 1)[1])]
+    if "reboot: Power down" not in text:
+        problems.append("no power-off")
+    return problems
+
+
+def test_debian(build, kernel, vcpus):
+    guest = os.path.join(build, "guests", kernel)
+    status, text, took = run(build, [
+        "-k", f"{guest}/vmlinuz", "-i", f"{guest}/initrd", "-m", "512M", "-c", str(vcpus), "--append",
+        "console=ttyS0 lodge.run=selftest,warnings,mitigations"], TIMEOUT)
+    return check_debian(kernel, vcpus, status, text), text, took
+
+
+def test_gnumach(build):
+    status, text, took = run(build, ["-k", os.path.join(build, "guests/gnumach/vmlinuz"), "-m", "128M",
+                                     "--append", "console=com0"], 20)
+    problems = []
+    if "GNU Mach 1.8" not in text:
+        problems.append("no banner")
+    if "panic" not in text:
+        problems.append("it should end with a panic, since there is no bootstrap module")
+    return problems, text, took
+
+
+def report(name, problems, text, took):
+    if problems:
+        print(text[-6000:])
+        for p in problems:
+            print(f"  {name}: {p}")
+    print(f"{'not ok' if problems else 'ok'} {name} ({took:.1f} s)", flush=True)
+    return bool(problems)
+
+
+def main():
+    build = sys.argv[1]
+    wanted = sys.argv[2:] or [f"{k}:{n}" for k in KERNELS for n in (1, 2, 4)] + ["gnumach:1"]
+    failed = 0
+    for _ in range(int(os.environ.get("LODGE_REPEAT", "1"))):
+        for item in wanted:
+            kernel, vcpus = item.split(":")
+            if kernel == "gnumach":
+                result = test_gnumach(build)
+            else:
+                result = test_debian(build, kernel, int(vcpus))
+            failed += report(f"stock {kernel} with {vcpus} vCPUs", *result)
+    sys.exit(1 if failed else 0)
+
+
+main()

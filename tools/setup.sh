@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+#
+# setup.sh run|test|bench: installs what is missing from Debian's packages, through sudo when not
+# root, and says what it installs. docs/dependencies.md has the reason for each.
+set -eu
+
+run_packages="gcc libc6-dev make"
+test_packages="$run_packages binutils clang libclang-rt-14-dev python3 libzydis-dev acpica-tools"
+bench_packages="$test_packages qemu-system-x86"
+
+case ${1:-} in
+run) packages=$run_packages ;;
+test) packages=$test_packages ;;
+bench) packages=$bench_packages ;;
+*)
+    echo "usage: setup.sh run|test|bench" >&2
+    exit 2
+    ;;
+esac
+
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+        missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "setup: these Debian packages are missing, and there is no sudo to install them with:" >&2
+        echo "setup:  $missing" >&2
+        echo "setup: as root:  apt-get install --no-install-recommends$missing" >&2
+        exit 1
+    }
+    as_root=sudo
+fi
+echo "setup: installing from Debian's packages:$missing"
+$as_root apt-get -q update >/dev/null
+# shellcheck disable=SC2086 # a list of words
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing \
+    >/dev/null
