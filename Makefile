@@ -11,6 +11,13 @@ CC := gcc
 endif
 CLANG ?= clang
 O := build
+# make V=1 shows whole commands
+ifeq ($(V),1)
+quiet = @:
+else
+Q := @
+quiet = @printf '  %-7s %s\n' $(1) $(2)
+endif
 
 FREE_DIRS := isa core x86 device share engine/soft machine
 FREE_SRCS := $(sort $(foreach d,$(FREE_DIRS),$(wildcard $(d)/*.c)))
@@ -43,19 +50,23 @@ help:
 define free_rule
 $(O)/$(1)/$(2)/%.o: $(2)/%.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(COMMON) $$(FREESTANDING) $$(FREE_FLAGS_$(1)) -c -o $$@ $$<
+	$$(call quiet,CC,$$@)
+	$$(Q)$$(CC) $$(COMMON) $$(FREESTANDING) $$(FREE_FLAGS_$(1)) -c -o $$@ $$<
 endef
 $(foreach t,hosted native test,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
 
 $(O)/hosted/hosted/%.o: hosted/%.c
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
 $(O)/hosted/engine/kvm/%.o: engine/kvm/%.c
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
 
 $(O)/lodge: $(call free_objs,hosted) $(HOSTED_OBJS)
-	$(CC) -pie -o $@ $^ -lpthread
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -pie -o $@ $^ -lpthread
 
 native-objects: $(call free_objs,native)
 
@@ -68,16 +79,20 @@ UNIT_LIBS_decoder_zydis := -lZydis
 
 $(O)/test/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
 $(O)/test/free.a: $(call free_objs,test)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call quiet,AR,$@)
+	$(Q)ar rcs $@ $^
 $(O)/test/lib.a: $(TEST_LIB_OBJS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call quiet,AR,$@)
+	$(Q)ar rcs $@ $^
 $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a \
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a \
 	    -Wl,--end-group $(UNIT_LIBS_$*) -lpthread
 
 ## unit           unit tests of the freestanding part under ASan and UBSan
@@ -98,9 +113,11 @@ $(G)/.fetched: tools/fetch-guests.sh
 	@touch $@
 $(G)/user/%: guests/user/%.c
 	@mkdir -p $(@D)
-	$(CC) -O2 -g0 -Wall -Wextra -Werror -static -s -o $@ $< -lm -lpthread
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -O2 -g0 -Wall -Wextra -Werror -static -s -o $@ $< -lm -lpthread
 $(G)/initrd: $(G)/.fetched tools/make-initrd.sh $(wildcard guests/initrd/*) $(USER_PROGRAMS)
-	tools/make-initrd.sh $@ $(G)/tools/busybox $(wildcard guests/initrd/*) $(USER_PROGRAMS)
+	$(call quiet,INITRD,$@)
+	$(Q)tools/make-initrd.sh $@ $(G)/tools/busybox $(wildcard guests/initrd/*) $(USER_PROGRAMS)
 $(INITRDS): $(G)/initrd
 	ln -f $< $@
 
@@ -147,13 +164,16 @@ HOSTED_UNIT_BINS := $(patsubst tests/hosted/%.c,$(O)/test/hosted-bin/%,$(sort $(
 
 $(O)/test/hosted/%.o: hosted/%.c
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
 $(O)/test/hosted.a: $(patsubst %.c,$(O)/test/%.o,$(filter-out hosted/main.c,$(HOSTED_SRCS)))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call quiet,AR,$@)
+	$(Q)ar rcs $@ $^
 $(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(O)/test/hosted.a $(O)/test/free.a
 	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) -o $@ $(O)/test/tests/hosted/$*.o $(O)/test/tests/lib/unit.o \
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) $(SANITIZE) -o $@ $(O)/test/tests/hosted/$*.o $(O)/test/tests/lib/unit.o \
 	    -Wl,--start-group $(O)/test/hosted.a $(O)/test/free.a -Wl,--end-group -lpthread
 
 ## hosted-unit    unit tests of the hosted home under ASan and UBSan
