@@ -15,6 +15,7 @@ enum lock_rank {
     LOCK_RANK_REST = 10,   /* struct vm: one party at a time brings the vCPUs to rest */
     LOCK_RANK_DEVICE = 20, /* a device of its own (virtio) */
     LOCK_RANK_BOARD = 30,  /* the legacy board: 8259, 8254, I/O APIC, RTC, UART, PCI, ACPI */
+    LOCK_RANK_APIC = 35,   /* a local APIC's timer registers */
     LOCK_RANK_TIMER = 40,  /* struct vm_clock's timer queue */
     LOCK_RANK_LOG = 50,    /* leaf locks of the homes */
 };

@@ -19,6 +19,9 @@
 
 struct x86_cpu;
 
+/* The timer's input clock, and what a periodic timer is held to (bad-inputs D4). */
+enum { LAPIC_TIMER_HZ = 1000000000, LAPIC_TIMER_MIN_PERIOD_NS = 100000 };
+
 enum apic_delivery { /* SDM 3A 10.6.1 */
     APIC_FIXED = 0,
     APIC_LOWEST = 1,
@@ -93,7 +96,19 @@ bool lapic_has_interrupt(struct x86_cpu *cpu);
 /* Takes it: moves IRR to ISR (or acknowledges the 8259) and returns the vector; -1 if gone. */
 int lapic_take_interrupt(struct x86_cpu *cpu);
 
-/* State section "lapic", instance = vCPU id. */
+/* What PC firmware leaves behind on the boot processor (virtual wire mode, MultiProcessor
+ * Specification 1.4, 3.6.2.2): enabled, LINT0 ExtINT, LINT1 NMI. For boot protocols that hand over
+ * without firmware; after lapic_reset. */
+void lapic_set_virtual_wire(struct x86_cpu *cpu);
+
+/* Own thread: TSC or TSC_ADJUST was written; a TSC deadline that is set moves with it. */
+void lapic_tsc_changed(struct x86_cpu *cpu);
+
+/* An edge on all processors' LINT1 (the operator's NMI button). Any thread. */
+void apic_pulse_lint1(struct vm *vm);
+
+/* State section "lapic", object = struct x86_cpu, instance = vCPU id. Registered by whoever
+ * registers the processor's own section. */
 extern const struct state_ops lapic_state_ops;
 
 #endif
