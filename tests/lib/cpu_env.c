@@ -249,6 +249,8 @@ static void set_state(struct cpu_env *e)
         cpu->efer |= X86_EFER_LME | X86_EFER_LMA | X86_EFER_SCE;
     x86_update_mode(cpu);
     x86_tlb_flush(cpu);
+    if (e->mode == CPU_ENV_PAGED && x86_write_cr3(cpu, cpu->cr3) != X86_OK)
+        die("page directory pointers refused");
 }
 
 static int handle_exit(struct vcpu *v, struct exit *x)
