@@ -525,6 +525,7 @@ static void test_shorthands(void)
     to_x2apic(2);
     CHECK_EQ(wrmsr(2, 0x83F, 0x66), OK);
     CHECK_EQ(lapic_take_interrupt(&cpus[2]), 0x66);
+    CHECK_EQ(wrmsr(2, 0x80B, 0), OK);
     CHECK_EQ(wrmsr(2, 0x830, 0xFFFFFFFF00000067), OK); /* broadcast, no shorthand */
     CHECK_EQ(with_interrupt(), 0xF);
 }
