@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * From a decoded instruction to the function that executes it, and the reference path that executes
- * one instruction without any cache.
+ * From a decoded instruction to the function that executes it.
  *
  * Selection happens once per decoded instruction, execution many times. So all that is known from
  * the instruction alone (operation, sizes, form, whether the level has it) is decided here, and the
  * handler finds nothing left to decide but what depends on the processor's state.
  */
 #include "x86/level.h"
-#include "x86/mem.h"
+#include "x86/cpu.h"
 
 static int raise_ud(struct x86_cpu *cpu, const struct insn *i)
 {
@@ -70,28 +69,4 @@ x86_op_fn *x86_select(const struct x86_cpu *cpu, const struct insn *i)
         return vex_legacy;
     x86_op_fn *fn = select_by_group(i);
     return fn ? fn : raise_ud;
-}
-
-int x86_step(struct x86_cpu *cpu)
-{
-    uint64_t start = cpu->rip;
-    uint8_t bytes[INSN_MAX_LENGTH];
-    uint32_t got;
-    struct insn i;
-    int s = x86_fetch_bytes(cpu, bytes, &got);
-    if (s != X86_OK)
-        return s;
-    switch (insn_decode(&i, bytes, got, (enum insn_mode)cpu->mode)) {
-    case INSN_DECODE_OK:
-        break;
-    case INSN_DECODE_SHORT: /* x86_fetch_bytes has recorded what the next byte raises */
-        return X86_FAULT;
-    default:
-        return x86_fault(cpu, X86_GP, 0);
-    }
-    cpu->rip = start + i.length;
-    s = x86_select(cpu, &i)(cpu, &i);
-    if (s == X86_FAULT)
-        cpu->rip = start;
-    return s;
 }
