@@ -176,6 +176,41 @@ enum {
     MSR_KVM_PV_EOI_EN = 0x4B564D04,
     MSR_KVM_POLL_CONTROL = 0x4B564D05,
 };
+
+/* IA32_APIC_BASE */
+#define X86_APIC_BASE_BSP    X86_BIT(8)
+#define X86_APIC_BASE_X2APIC X86_BIT(10)
+#define X86_APIC_BASE_ENABLE X86_BIT(11)
+
+/* IA32_MISC_ENABLE: what there is and is not (no branch trace store, no PEBS) */
+#define X86_MISC_ENABLE_FAST_STRINGS X86_BIT(0)
+#define X86_MISC_ENABLE_NO_BTS       X86_BIT(11)
+#define X86_MISC_ENABLE_NO_PEBS      X86_BIT(12)
+#define X86_MISC_ENABLE_RESET                                                                      \
+    (X86_MISC_ENABLE_FAST_STRINGS | X86_MISC_ENABLE_NO_BTS | X86_MISC_ENABLE_NO_PEBS)
+
+/* IA32_SPEC_CTRL, IA32_PRED_CMD */
+#define X86_SPEC_CTRL_IBRS  X86_BIT(0)
+#define X86_SPEC_CTRL_STIBP X86_BIT(1)
+#define X86_PRED_CMD_IBPB   X86_BIT(0)
+
+/* IA32_ARCH_CAPABILITIES */
+#define X86_ARCH_RDCL_NO              X86_BIT(0)
+#define X86_ARCH_IBRS_ALL             X86_BIT(1)
+#define X86_ARCH_SKIP_L1DFL_VMENTRY   X86_BIT(3)
+#define X86_ARCH_SSB_NO               X86_BIT(4)
+#define X86_ARCH_MDS_NO               X86_BIT(5)
+#define X86_ARCH_IF_PSCHANGE_MC_NO    X86_BIT(6)
+#define X86_ARCH_TAA_NO               X86_BIT(8)
+#define X86_ARCH_SBDR_SSDP_NO         X86_BIT(13)
+#define X86_ARCH_FBSDP_NO             X86_BIT(14)
+#define X86_ARCH_PSDP_NO              X86_BIT(15)
+#define X86_ARCH_BHI_NO               X86_BIT(20)
+#define X86_ARCH_PBRSB_NO             X86_BIT(24)
+#define X86_ARCH_GDS_NO               X86_BIT(26)
+#define X86_ARCH_RFDS_NO              X86_BIT(27)
+#define X86_ARCH_ITS_NO               X86_BIT(62)
+
 #define MSR_EFER           0xC0000080u
 #define MSR_STAR           0xC0000081u
 #define MSR_LSTAR          0xC0000082u

@@ -18,7 +18,7 @@ uint32_t x86_tsc_khz(const struct vm *vm);
 uint64_t x86_tsc_to_clock(const struct x86_cpu *cpu, uint64_t tsc);
 
 /* KVM's paravirtual clock, steal time and hypercalls: x86/kvm_pv.c. */
-int x86_kvm_msr_write(struct x86_cpu *cpu, uint32_t index, uint64_t value);
+int x86_kvm_msr_write(struct x86_cpu *cpu, uint32_t index, uint64_t value); /* as x86_msr_write */
 /* Called now and then and after rest: refreshes the guest's clock page and steal time. */
 void x86_kvm_refresh(struct x86_cpu *cpu);
 /* A hypercall by number and arguments; returns KVM's result (0 or -KVM_E*). */
