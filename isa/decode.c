@@ -128,10 +128,8 @@ static bool read_vex(struct decoder *d, uint8_t first)
     if (p2 & 4)
         d->flags |= INSN_VEX_L;
     d->out->vvvv = (~p2 >> 3) & 15;
-    if (d->mode != INSN_MODE_64) {
-        d->rex &= REX_W; /* eight registers; their top bits are ignored (SDM 2A 2.3.5.2) */
-        d->out->vvvv &= 7;
-    }
+    if (d->mode != INSN_MODE_64)
+        d->rex &= REX_W; /* eight registers; B is ignored (SDM 2A 2.3.5.2) */
     d->out->map = (uint8_t)map;
     d->out->opcode = opcode;
     d->row = allowed && map >= 1 && map <= 3 ? insn_row_extended(true, map, opcode) : &invalid_row;
@@ -253,13 +251,17 @@ static bool finish(struct decoder *d)
     if (!decoder_fix(d))
         return false;
     out->flags = (uint16_t)d->flags;
-    if (out->op == INSN_SIMD)
-        return simd_decode(out, d->mode);
-    if (out->op == INSN_X87)
-        return x87_decode(out);
     out->feature = (uint8_t)insn_op_feature((enum insn_op)out->op);
     if ((d->flags & INSN_VEX) && out->feature == INSN_FEATURE_SSE)
         out->feature = INSN_FEATURE_AVX; /* VLDMXCSR, VSTMXCSR */
+    if (out->op == INSN_SIMD && !simd_decode(out, d->mode))
+        return false;
+    if (out->op == INSN_X87 && !x87_decode(out))
+        return false;
+    /* Outside 64-bit mode the top bit counts where vvvv must be 1111, but does not select a
+     * register: so do processors; the manual speaks of the two-byte form only. */
+    if (d->mode != INSN_MODE_64)
+        out->vvvv &= 7;
     return true;
 }
 

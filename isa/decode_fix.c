@@ -115,8 +115,22 @@ static bool vex_fields_allowed(const struct decoder *d)
     return uses_vvvv || d->out->vvvv == 0;
 }
 
+/* A vector index needs a SIB byte (SDM 2A 2.3.12); destination, index and mask of a gather must be
+ * three registers (table 2-27, exception class 12). */
+static bool vsib_allowed(const struct decoder *d)
+{
+    const struct insn *out = d->out;
+    uint8_t mask = d->mode == INSN_MODE_64 ? out->vvvv : out->vvvv & 7;
+
+    if ((out->modrm & 7) != 4 || out->addrsize == 2)
+        return false;
+    return out->reg != out->index && out->reg != mask && out->index != mask;
+}
+
 bool decoder_fix(struct decoder *d)
 {
+    if ((d->attr & ATTR_VSIB) && !vsib_allowed(d))
+        return false;
     if ((d->flags & INSN_VEX) && d->row->op != INSN_SIMD && !vex_fields_allowed(d))
         return false;
     return fixes[d->row->fix](d);

@@ -90,10 +90,10 @@ const struct insn_row insn_groups[GROUP_COUNT][8] = {
         [6] = MODRM(LMSW, RM, W, .attr = ATTR_ENDS),
         [7] = SUB(RM, 7_REG_7),
     },
-    [GROUP_7_REG_0] = { [1] = MODRM(VMCALL, NONE, NATIVE, .attr = ATTR_ENDS) },
+    [GROUP_7_REG_0] = { [1] = MODRM(VMCALL, NONE, NATIVE, .attr = ATTR_NP | ATTR_ENDS) },
     [GROUP_7_REG_1] = {
-        [0] = MODRM(MONITOR, NONE, NATIVE),
-        [1] = MODRM(MWAIT, NONE, NATIVE, .attr = ATTR_ENDS),
+        [0] = MODRM(MONITOR, NONE, NATIVE, .attr = ATTR_NP),
+        [1] = MODRM(MWAIT, NONE, NATIVE, .attr = ATTR_NP | ATTR_ENDS),
         [2] = MODRM(CLAC, NONE, NATIVE, .attr = ATTR_NP | ATTR_ENDS),
         [3] = MODRM(STAC, NONE, NATIVE, .attr = ATTR_NP | ATTR_ENDS),
     },

@@ -243,6 +243,7 @@ static void test_moves(void)
         {64, "f3 90", "PAUSE.4 ends"},
         {64, "f2 90", "NOP.4"},
         {64, "41 90", "XCHG.4 r8 r0"},
+        {64, "f3 41 90", "XCHG.4 r8 r0"},
         {64, "48 91", "XCHG.8 r1 r0"},
         {16, "97", "XCHG.2 r7 r0"},
         {64, "48 0f c9", "BSWAP.8 r1"},
@@ -500,8 +501,11 @@ static void test_bit_and_vex(void)
         {64, "c4 62 b0 f2 c2", "ANDN.8 r8 r9 r2"},
         {32, "c4 e2 f0 f2 c2", "ANDN.4 r0 r1 r2"}, /* W is ignored */
         {16, "c4 e2 70 f2 c2", "ANDN.4 r0 r1 r2"},
-        {64, "c4 e2 74 f2 c2", "INVALID"}, /* L */
-        {64, "c4 e2 71 f2 c2", "INVALID"}, /* pp */
+        {32, "c4 e2 30 f2 c2", "ANDN.4 r0 r1 r2"}, /* vvvv's top bit is ignored */
+        {32, "c4 c2 70 f2 c2", "ANDN.4 r0 r1 r2"}, /* so is B */
+        {32, "c4 e3 3b f0 c2 21", "INVALID"},      /* but not where vvvv must be 1111 */
+        {64, "c4 e2 74 f2 c2", "INVALID"},         /* L */
+        {64, "c4 e2 71 f2 c2", "INVALID"},         /* pp */
         {64, "c4 e2 70 f3 ca", "BLSR.4 r1 r2"},
         {64, "c4 e2 70 f3 d2", "BLSMSK.4 r1 r2"},
         {64, "c4 e2 70 f3 da", "BLSI.4 r1 r2"},
@@ -522,6 +526,11 @@ static void test_bit_and_vex(void)
         {64, "f0 c4 e2 70 f2 02", "INVALID"},
         {64, "48 2e c4 e2 70 f2 c2", "ANDN.4 r0 r1 r2"}, /* REX is not in force */
         {64, "c4 e4 70 f2 c2", "INVALID"},               /* no such map */
+        {64, "c4 e2 69 90 00", "INVALID"},               /* gather without SIB */
+        {16, "c4 e2 69 90 04", "INVALID"},               /* no SIB with 16-bit addresses */
+        {64, "c4 e2 69 90 04 10", "INVALID"},            /* index is the mask */
+        {64, "c4 e2 69 90 04 00", "INVALID"},            /* index is the destination */
+        {64, "c4 e2 79 90 04 08", "INVALID"},            /* mask is the destination */
         {64, "c5 f8 77", "VZEROUPPER.4"},
         {64, "c5 fc 77", "VZEROALL.4"},
         {64, "c5 f9 77", "INVALID"},
