@@ -26,6 +26,7 @@
 
 struct home {
     struct vm vm;
+    char who[VM_NAME_SIZE + 2]; /* "NAME: " for messages, or "" if the VM was given no name */
     struct run_options options;
     const struct x86_level *level;
     struct x86_level host_level; /* what level points at when it is "host" */

@@ -127,7 +127,7 @@ static void report_death(struct home *h, const char *what, const char *advice)
     struct vm *vm = &h->vm;
     const char *last = last_line_get(&h->console.last);
 
-    say("%s: %s%s%s", vm->name, what, vm->stop_text[0] ? ": " : "", vm->stop_text);
+    say("%s%s%s%s", h->who, what, vm->stop_text[0] ? ": " : "", vm->stop_text);
     if (!advice)
         return;
     for (uint32_t id = 0; id < vm->vcpu_count; id++) {
@@ -153,7 +153,7 @@ enum lodge_status report_end(struct home *h)
     if (reason >= ARRAY_SIZE(ends))
         reason = VM_RUNNING;
     if (reason == VM_STOP_USER && out_error)
-        say("%s: ended, because standard output failed: %s", h->vm.name, strerror(out_error));
+        say("%sended, because standard output failed: %s", h->who, strerror(out_error));
     if (ends[reason].what)
         report_death(h, ends[reason].what, ends[reason].advice);
     return ends[reason].status;
@@ -171,7 +171,7 @@ void report_stats(struct home *h)
 {
     struct vm *vm = &h->vm;
 
-    say("%s: engine %s, level %s, VM clock %.3f s, host CPU %.3f s, %llu resets", vm->name,
+    say("%sengine %s, level %s, VM clock %.3f s, host CPU %.3f s, %llu resets", h->who,
         h->engine->name, h->level->name, (double)vm_clock_ns(vm) / 1e9,
         seconds_of(CLOCK_PROCESS_CPUTIME_ID), (unsigned long long)h->resets);
     for (uint32_t id = 0; id < vm->vcpu_count; id++) {

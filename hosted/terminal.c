@@ -65,7 +65,7 @@ static void write_all(const char *text, size_t n)
     }
 }
 
-static void die_by(int signal)
+static _Noreturn void die_by(int signal)
 {
     /* SA_RESETHAND has put the default action back, SA_NODEFER has left it unblocked. */
     (void)syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signal);
@@ -87,6 +87,8 @@ static void on_fatal(int signal, siginfo_t *info, void *context)
         write_all(line, n);
         _exit(STATUS_HOST);
     }
+    if (signal == SIGABRT)
+        die_by(signal); /* who aborts has said why: seam_panic, or the C library */
     for (size_t i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++) {
         if (fatal[i].number == signal)
             what = fatal[i].what;

@@ -88,7 +88,7 @@ static int choose_engine(struct home *h, char *message)
         return ERR_UNSUPPORTED;
     }
     if (h->options.log_level >= SEAM_LOG_INFO)
-        say("%s: engine %s: %s", c->name, h->engine->name, why);
+        say("%sengine %s: %s", h->who, h->engine->name, why);
     return OK;
 }
 
@@ -122,6 +122,17 @@ static int open_events(struct home *h, char *message)
     return ERR_NO_MEMORY;
 }
 
+/* What messages call the VM: nothing, if nobody named it. Names are plain (vm_config_check). */
+static void name_for_messages(struct home *h)
+{
+    struct vm_config defaults;
+    const char *name = h->options.config.name;
+
+    vm_config_defaults(&defaults);
+    if (strcmp(name, defaults.name) != 0)
+        snprintf(h->who, sizeof(h->who), "%s: ", name);
+}
+
 /* Everything up to a machine that is ready to run. Nothing of the process has changed yet. */
 static int build(struct home *h, char *message)
 {
@@ -129,6 +140,7 @@ static int build(struct home *h, char *message)
     int err;
 
     vm_init(&h->vm, c->name);
+    name_for_messages(h);
     h->vm.home = h;
     h->timer_armed = UINT64_MAX;
     pthread_mutex_init(&h->timer_lock, NULL);
@@ -288,7 +300,7 @@ static void reset(struct home *h)
     char message[MESSAGE];
 
     if (h->options.log_level >= SEAM_LOG_INFO)
-        say("%s: reset: %s", h->vm.name, h->vm.stop_text);
+        say("%sreset: %s", h->who, h->vm.stop_text);
     vm_clear_stop(&h->vm);
     if (atomic_load(&h->out_error)) /* stored before its vm_stop, which may have come too early */
         output_failed(h, atomic_load(&h->out_error));
@@ -297,7 +309,7 @@ static void reset(struct home *h)
     console_reset(h);
     ram_zero(h->ram, h->options.config.memory);
     if (boot(h, message)) {
-        say("%s: %s", h->vm.name, message);
+        say("%s%s", h->who, message);
         vm_stop(&h->vm, VM_STOP_ENGINE, 0, "it cannot boot again after a reset");
     }
 }
@@ -311,7 +323,7 @@ static enum lodge_status finish(struct home *h, bool all_out)
         say_raw("\n"); /* the guest stopped in the middle of a line */
     terminal_restore();
     if (!all_out) {
-        say("%s: a vCPU did not stop (a bug of Lodge: please report it)", h->vm.name);
+        say("%sa vCPU did not stop (a bug of Lodge: please report it)", h->who);
         status = h->signal ? (enum lodge_status)(STATUS_SIGNAL + h->signal) : STATUS_ENGINE;
     } else {
         status = report_end(h);

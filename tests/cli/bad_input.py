@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+"""Kernels and initrds that are none, machines that do not fit this host: one line that says what to
+do, the documented status, and nothing left behind."""
+from lodge import (HOST, LODGE, OK, USAGE, background, check, check_refused, check_status, guest,
+                   main, path, read_until, run, run_guest, work_dir, write)
+import os
+import random
+import resource
+import socket
+import struct
+import subprocess
+import time
+
+
+def refuse_kernel(kernel, pattern, *args):
+    check_refused(run("run", "-m", "32M", "-k", kernel, *args), USAGE, pattern)
+
+
+def test_missing():
+    refuse_kernel(path("missing"), "cannot read kernel .*No such file")
+    refuse_kernel(guest() + "/x", "cannot read kernel .*Not a directory")
+    check_refused(run("run", "-k", guest(), "-i", path("missing")), USAGE,
+                  "cannot read initrd .*No such file")
+
+
+def test_directory():
+    refuse_kernel(work_dir(), "is a directory")
+
+
+def test_devices():
+    refuse_kernel("/dev/null", "is a device")
+    refuse_kernel("/dev/zero", "is a device")
+
+
+def test_fifo_does_not_block():
+    os.mkfifo(path("fifo"))
+    began = time.monotonic()
+    refuse_kernel(path("fifo"), "is a pipe")
+    check_refused(run("run", "-k", guest(), "-i", path("fifo")), USAGE, "is a pipe")
+    check(time.monotonic() - began < 5, "took too long")
+
+
+def test_socket():
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path("socket"))
+        refuse_kernel(path("socket"), "is a socket")
+
+
+def test_unreadable():
+    secret = write("secret", "x" * 5000)
+    os.chmod(secret, 0)
+    if os.geteuid() != 0:  # root reads everything
+        refuse_kernel(secret, "Permission denied .*permissions")
+        return
+    os.chmod(work_dir(), 0o711)  # nobody must get as far as the file itself
+    p = subprocess.run([LODGE, "run", "-k", secret], capture_output=True, timeout=20, user=65534)
+    check(p.returncode == USAGE and b"Permission denied" in p.stderr, p)
+
+
+def test_empty():
+    refuse_kernel(write("empty", ""), "is empty")
+    check_refused(run("run", "-k", guest(), "-i", path("empty")), USAGE, "is empty")
+
+
+def test_not_a_kernel():
+    refuse_kernel(write("text", "This is not a kernel. " * 1000), r"not .*kernel|kernel")
+    refuse_kernel(write("one-byte", "x"), "kernel")
+    refuse_kernel(write("zeroes", bytes(100000)), "kernel")
+    refuse_kernel("/bin/sh", "kernel")
+    random.seed(1)
+    for n in (2, 511, 512, 4096, 100000):
+        refuse_kernel(write("random", random.randbytes(n)), "kernel")
+
+
+def test_truncated():
+    whole = open(guest(), "rb").read()
+    for n in (4, 16, 51, 52, 60, 84, 4096):
+        if n < len(whole):
+            check_status(run("run", "-m", "16M", "-k", write("cut", whole[:n])), USAGE)
+
+
+def bzimage(setup_sects=4, size=65536, boot_flag=0xAA55, magic=b"HdrS", version=0x20F,
+            syssize=None, loadflags=1, init_size=1 << 20):
+    """The header of a bzImage (Documentation/arch/x86/boot.rst) before zeroes."""
+    image = bytearray(size)
+    image[0x1F1] = setup_sects
+    struct.pack_into("<I", image, 0x1F4, size // 16 if syssize is None else syssize)
+    struct.pack_into("<H", image, 0x1FE, boot_flag)
+    image[0x202:0x206] = magic
+    struct.pack_into("<H", image, 0x206, version)
+    image[0x211] = loadflags
+    struct.pack_into("<H", image, 0x236, 1)  # xloadflags: 64-bit entry
+    struct.pack_into("<I", image, 0x238, 2047)
+    struct.pack_into("<I", image, 0x230, 0x200000)
+    struct.pack_into("<Q", image, 0x258, 0x1000000)
+    struct.pack_into("<I", image, 0x260, init_size)
+    return bytes(image)
+
+
+def test_truncated_bzimage():
+    refuse_kernel(write("bz", bzimage(setup_sects=255)), "kernel")
+    refuse_kernel(write("bz", bzimage(size=2048)), "kernel")
+    refuse_kernel(write("bz", bzimage(syssize=0x100000)), "kernel")
+    refuse_kernel(write("bz", bzimage()[:0x230]), "kernel")
+
+
+def test_absurd_bzimage():
+    refuse_kernel(write("bz", bzimage(version=0x100)), "kernel")
+    refuse_kernel(write("bz", bzimage(init_size=0xFFFFFFFF)), "kernel|memory|fit")
+    refuse_kernel(write("bz", bzimage(magic=b"XXXX")), "kernel")
+
+
+def test_initrd_that_does_not_fit():
+    write("big", "")
+    os.truncate(path("big"), 100 << 20)
+    check_refused(run("run", "-k", guest(), "-m", "32M", "-i", path("big")), USAGE,
+                  "initrd .*too large.*-m")
+    os.truncate(path("big"), (32 << 20) - 4096)
+    check_status(run("run", "-k", guest(), "-m", "32M", "-i", path("big")), USAGE)
+
+
+def test_huge_kernel_is_not_read():
+    write("sparse", "")
+    os.truncate(path("sparse"), 1 << 40)
+    began = time.monotonic()
+    refuse_kernel(path("sparse"), "kernel .*too large")
+    check(time.monotonic() - began < 2, "took too long")
+
+
+def host_mib():
+    fields = dict(line.split(":") for line in open("/proc/meminfo"))
+    return sum(int(fields[k].split()[0]) for k in ("MemTotal", "SwapTotal")) >> 10
+
+
+def test_memory_larger_than_host():
+    if host_mib() + 64 > 512 << 10:
+        return  # more than a VM may have at all
+    check_refused(run("run", "-k", guest(), "-m", f"{host_mib() + 64}M"), HOST,
+                  "more than this host has.*-m")
+
+
+def test_promises_beyond_free_memory_are_fine():
+    """Half of the host's memory is promised and a little of it used."""
+    r = run("run", "-k", guest(), "-m", f"{host_mib() // 2}M", keys=b"o")
+    check_status(r, OK)
+
+
+def test_limited_address_space():
+    r = run("run", "-k", guest(), "-m", "1G", preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_AS, (256 << 20, 256 << 20)))
+    check_refused(r, HOST, "memory.*ulimit")
+
+
+def test_no_descriptors_left():
+    for limit in range(4, 9):
+        r = run("run", "-k", guest(), "-m", "16M", keys=b"o", preexec_fn=lambda:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        check(r.status in (OK, USAGE, HOST), r)
+        check(r.status == OK or len(r.err.splitlines()) == 1, r)
+
+
+def test_no_threads_left():
+    if os.geteuid() == 0:
+        return  # the limit does not bind root
+    r = run("run", "-k", guest(), "-m", "16M", keys=b"o", preexec_fn=lambda:
+            resource.setrlimit(resource.RLIMIT_NPROC, (1, 1)))
+    check_refused(r, HOST, "threads")
+
+
+def test_kernel_changed_while_running():
+    """A reset boots the kernel that was given, whatever has become of its file."""
+    copy = write("copy.elf", open(guest(), "rb").read())
+    p = background("run", "-k", copy, "-m", "16M", stdin=subprocess.PIPE)
+    read_until(p.stdout, b"ready")
+    os.truncate(copy, 0)
+    p.stdin.write(b"r")
+    p.stdin.flush()
+    read_until(p.stdout, b"ready")
+    out, err = p.communicate(b"o", timeout=20)
+    check(p.returncode == OK and err == b"", (p.returncode, err))
+
+
+def test_nothing_left_behind():
+    before = {d: sorted(os.listdir(d)) for d in ("/tmp", "/dev/shm", "/var/tmp") if os.path.isdir(d)}
+    here = path("empty-directory")
+    os.mkdir(here)
+    run_guest(b"o", cwd=here)
+    run_guest(b"t", cwd=here)
+    run("run", "-k", path("text"), cwd=here)
+    check(os.listdir(here) == [], os.listdir(here))
+    for d, names in before.items():
+        new = [n for n in os.listdir(d) if n not in names and "lodge" in n.lower()
+               and not n.startswith("lodge-cli-")]
+        check(not new, f"left in {d}: {new}")
+
+
+if __name__ == "__main__":
+    main()
