@@ -204,6 +204,7 @@ struct x86_cpu {
 
     const struct x86_level *level;
     struct lapic *lapic; /* owned */
+    uint64_t tsc_offset; /* guest TSC = VM clock scaled + tsc_offset */
 
     struct x86_tlb_entry tlb_table[X86_TLB_CONTEXTS][X86_TLB_SIZE];
     /* Hull of the large pages entered since the last flush, lower and upper half of the address
@@ -221,7 +222,6 @@ struct x86_cpu {
     _Atomic uint64_t steal_ns;
 
     /* Statistics, own thread only */
-    uint64_t tsc_offset; /* guest TSC = VM clock scaled + tsc_offset */
     uint64_t instructions, tlb_misses;
     void *engine; /* the engine's per-vCPU data (block cache) */
 };
@@ -261,7 +261,8 @@ int must_check x86_write_cr4(struct x86_cpu *cpu, uint64_t value);
 /* State section "cpu", instance = vCPU id (x86/cpu_state.c). The local APIC has its own. */
 extern const struct state_ops x86_cpu_state_ops;
 
-/* Registers as text lines for messages; always terminates, returns the length in buf. About 1.8 KiB. */
+/* Registers as text lines for messages; always terminates, returns the length in buf;
+ * about 1.8 KiB. */
 size_t x86_cpu_dump(const struct x86_cpu *cpu, char *buf, size_t size);
 
 /* --- x86/dispatch.c ---------------------------------------------------------------------------- */

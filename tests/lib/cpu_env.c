@@ -159,6 +159,7 @@ static void fill_tss(struct cpu_env *e)
     } else {
         cpu_env_put32(e, CPU_ENV_TSS + 4, CPU_ENV_STACK_TSS);
         cpu_env_put32(e, CPU_ENV_TSS + 8, CPU_ENV_SEL_DATA);
+        cpu_env_put32(e, CPU_ENV_TSS + 28, e->mode == CPU_ENV_PAGED ? CPU_ENV_PDPT : 0); /* CR3 */
     }
 }
 
@@ -245,6 +246,8 @@ static void set_state(struct cpu_env *e)
         cpu->cr3 = e->mode == CPU_ENV_LONG ? CPU_ENV_PML4 : CPU_ENV_PDPT;
         cpu->efer = X86_EFER_NXE;
     }
+    for (unsigned int i = 0; i < 4 && e->mode == CPU_ENV_PAGED; i++)
+        cpu->pdpte[i] = cpu_env_get64(e, CPU_ENV_PDPT + i * 8);
     if (e->mode == CPU_ENV_LONG)
         cpu->efer |= X86_EFER_LME | X86_EFER_LMA | X86_EFER_SCE;
     x86_update_mode(cpu);
