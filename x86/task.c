@@ -260,14 +260,22 @@ int x86_task_switch(struct x86_cpu *cpu, enum x86_task_reason reason, uint16_t s
 /* --- the ways to a task
  * ----------------------------------------------------------------------------- */
 
-/* For instructions: the new task's fault is not theirs, so it is delivered here. */
+/* For instructions: the new task's fault is not theirs, so it is delivered here; so is the debug
+ * trap of its T bit, which comes before its first instruction. */
 static int switch_by_instruction(struct x86_cpu *cpu, enum x86_task_reason reason,
                                  uint16_t selector, struct x86_descriptor *d)
 {
     bool switched;
     uint64_t flags = cpu->rflags & ~X86_FLAG_RF;
     int s = x86_task_switch(cpu, reason, selector, d, flags, 0, &switched);
-    return s == X86_FAULT && switched ? x86_raise(cpu) : s;
+    if (s == X86_FAULT)
+        return switched ? x86_raise(cpu) : s;
+    if (cpu->debug_pending & X86_DR6_BT) {
+        (void)x86_fault_debug(cpu, cpu->debug_pending);
+        cpu->debug_pending = 0;
+        return x86_raise(cpu);
+    }
+    return s;
 }
 
 /* The TSS that a task gate names: in the GDT, available. */
