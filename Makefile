@@ -99,6 +99,27 @@ $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 unit: $(UNIT_BINS)
 	@set -e; for t in $(UNIT_BINS); do $$t; done
 
+# --- differential test: the emulator against this machine's processor ----------------------------
+# The production objects without sanitizers (their shadow memory is where its sandbox has to be),
+# and the program position-independent, so that nothing else lies below 2 GiB.
+
+DIFFERENTIAL_OBJS := $(patsubst %.c,$(O)/differential/%.o,$(sort $(wildcard tests/differential/*.c)) \
+    tests/lib/cpu_env.c tests/lib/fake_seam.c)
+DIFFERENTIAL_FREE := $(patsubst %.c,$(O)/hosted/%.o,$(filter isa/% core/% x86/%,$(FREE_SRCS)))
+
+$(O)/differential/%.o: %.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) -O2 -g -fPIE -D_GNU_SOURCE -mno-red-zone -c -o $@ $<
+$(O)/differential/differential: $(DIFFERENTIAL_OBJS) $(DIFFERENTIAL_FREE)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -pie -o $@ $^ -lpthread
+
+## differential   a million random instructions, here and in the emulator (DIFFERENTIAL_COUNT)
+.PHONY: differential
+differential: $(O)/differential/differential
+	$(O)/differential/differential
+
 # --- guests -------------------------------------------------------------------------------------
 
 G := $(O)/guests

@@ -29,7 +29,7 @@ static int io_check_bitmap(struct x86_cpu *cpu, uint16_t port, uint8_t size)
                           X86_READ | X86_SYSTEM);
     if (s != X86_OK)
         return s;
-    uint32_t offset = base + port / 8u;
+    uint32_t offset = (uint32_t)base + port / 8u;
     if (offset + 1 > limit)
         return x86_fault(cpu, X86_GP, 0);
     s = x86_read_slow(cpu, (cpu->tr.base + offset) & wrap, &map, sizeof(map),
@@ -37,7 +37,7 @@ static int io_check_bitmap(struct x86_cpu *cpu, uint16_t port, uint8_t size)
     if (s != X86_OK)
         return s;
     uint32_t bits = (1u << size) - 1;
-    return map >> (port % 8) & bits ? x86_fault(cpu, X86_GP, 0) : X86_OK;
+    return (uint32_t)map >> (port % 8) & bits ? x86_fault(cpu, X86_GP, 0) : X86_OK;
 }
 
 int x86_io_allowed(struct x86_cpu *cpu, uint16_t port, uint8_t size)

@@ -263,16 +263,14 @@ static uint64_t compare_bulk(struct x86_cpu *cpu, const struct insn *i, uint8_t 
     return n;
 }
 
-/* --- INS, OUTS --- */
+/* --- INS, OUTS: the handlers have checked that the port may be accessed --- */
 
 static int ins_step(struct x86_cpu *cpu, const struct insn *i, uint8_t size)
 {
     uint16_t port = (uint16_t)cpu->gpr[RDX];
     uint64_t to, v;
     void *host;
-    int s = x86_io_allowed(cpu, port, size);
-    if (s == X86_OK)
-        s = string_linear(cpu, i, RDI, size, X86_WRITE, &to);
+    int s = string_linear(cpu, i, RDI, size, X86_WRITE, &to);
     if (s == X86_OK) /* a port must not be read for nothing */
         s = x86_mem_host(cpu, to, size, X86_WRITE, &host);
     if (s != X86_OK)
@@ -289,9 +287,7 @@ static int outs_step(struct x86_cpu *cpu, const struct insn *i, uint8_t size)
 {
     uint16_t port = (uint16_t)cpu->gpr[RDX];
     uint64_t from, v;
-    int s = x86_io_allowed(cpu, port, size);
-    if (s == X86_OK)
-        s = string_linear(cpu, i, RSI, size, X86_READ, &from);
+    int s = string_linear(cpu, i, RSI, size, X86_READ, &from);
     if (s == X86_OK)
         s = x86_read_size(cpu, from, size, &v);
     if (s != X86_OK)
@@ -321,7 +317,7 @@ static always_inline int string_run(struct x86_cpu *cpu, const struct insn *i, u
     if (!(i->flags & (INSN_REPE | INSN_REPNE)))
         return step(cpu, i, size);
     uint64_t left = cpu->gpr[RCX] & x86_size_mask(i->addrsize);
-    uint64_t budget = cpu->rflags & X86_FLAG_TF ? 1 : STRING_BUDGET / size;
+    uint64_t budget = cpu->rflags & X86_FLAG_TF ? 1 : (uint64_t)STRING_BUDGET / size;
     int s = X86_OK;
     while (left > 0 && budget > 0) {
         uint64_t n = bulk ? bulk(cpu, i, size, left < budget ? left : budget) : 0;
@@ -345,6 +341,24 @@ static always_inline int string_run(struct x86_cpu *cpu, const struct insn *i, u
     return s == X86_OK ? X86_JUMP : s;
 }
 
+/* The privilege check comes first, even if there is nothing to repeat. */
+static always_inline int string_run_io(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
+                                       string_step_fn *step)
+{
+    int s = x86_io_allowed(cpu, (uint16_t)cpu->gpr[RDX], size);
+    return s == X86_OK ? string_run(cpu, i, size, step, NULL) : s;
+}
+
+#define STRING_IO_HANDLER(name, bits, step)                                                        \
+    static int name##bits(struct x86_cpu *cpu, const struct insn *i)                               \
+    {                                                                                              \
+        return string_run_io(cpu, i, bits / 8, step);                                              \
+    }
+#define STRING_IO(name, step)                                                                      \
+    STRING_IO_HANDLER(name, 8, step)                                                               \
+    STRING_IO_HANDLER(name, 16, step)                                                              \
+    STRING_IO_HANDLER(name, 32, step)
+
 #define STRING_HANDLER(name, bits, step, bulk)                                                     \
     static int name##bits(struct x86_cpu *cpu, const struct insn *i)                               \
     {                                                                                              \
@@ -360,8 +374,8 @@ STRING(movs, movs_step, movs_bulk)
 STRING(stos, stos_step, stos_bulk)
 STRING(lods, lods_step, NULL)
 STRING(compare, compare_step, compare_bulk)
-STRING(ins, ins_step, NULL)
-STRING(outs, outs_step, NULL)
+STRING_IO(ins, ins_step)
+STRING_IO(outs, outs_step)
 
 x86_op_fn *x86_select_string(const struct insn *i)
 {
@@ -371,8 +385,8 @@ x86_op_fn *x86_select_string(const struct insn *i)
         [INSN_STOS - INSN_MOVS] = {stos8, stos16, stos32, stos64},
         [INSN_LODS - INSN_MOVS] = {lods8, lods16, lods32, lods64},
         [INSN_SCAS - INSN_MOVS] = {compare8, compare16, compare32, compare64},
-        [INSN_INS - INSN_MOVS] = {ins8, ins16, ins32, ins64},
-        [INSN_OUTS - INSN_MOVS] = {outs8, outs16, outs32, outs64},
+        [INSN_INS - INSN_MOVS] = {ins8, ins16, ins32},
+        [INSN_OUTS - INSN_MOVS] = {outs8, outs16, outs32},
     };
     return table[i->op - INSN_MOVS][operand_size_index(i->opsize)];
 }

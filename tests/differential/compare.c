@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* Compares what the two sides ended with, and prints what differs so that it can be repeated. */
+#include "tests/differential/differential.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* RF is set in the image of RFLAGS that a fault pushes; signal handlers see that one. */
+#define COMPARED_FLAGS                                                                             \
+    (X86_FLAGS_STATUS | X86_FLAG_TF | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_IOPL | X86_FLAG_NT |    \
+     X86_FLAG_AC | X86_FLAG_ID)
+
+static const char *const register_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+                                               "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+                                               "r12", "r13", "r14", "r15"};
+
+void print_case(const struct test_case *c)
+{
+    printf("case %#lx (%u-bit): %s:", c->seed, c->mode == INSN_MODE_64 ? 64u : 32u,
+           insn_op_name((enum insn_op)c->insn.op));
+    for (unsigned n = 0; n < c->length; n++)
+        printf(" %02x", c->bytes[n]);
+    printf("\n  before:");
+    for (unsigned n = 0; n < 16; n++)
+        printf("%s %s %lx", n && n % 8 == 0 ? "\n         " : "", register_names[n],
+               c->start.gpr[n]);
+    printf(" flags %lx\n", c->start.rflags);
+}
+
+static void print_outcome(const char *who, const struct outcome *o)
+{
+    static const char *const kinds[] = {"done", "fault", "stuck"};
+    printf("  %s: %s", who, kinds[o->kind]);
+    if (o->kind == FAULT)
+        printf(" %u address %lx", o->vector, o->address);
+    printf(" rip %lx\n", o->state.rip);
+}
+
+static bool differs(bool is, const char *what, uint64_t host, uint64_t guest)
+{
+    if (is)
+        printf("  %-8s host %16lx emulator %16lx\n", what, host, guest);
+    return is;
+}
+
+static bool compare_registers(const struct test_case *c, const struct state *host,
+                              const struct state *guest, bool show)
+{
+    bool equal = true;
+    for (unsigned n = 0; n < (c->mode == INSN_MODE_64 ? 16u : 8u); n++) {
+        uint64_t mask = c->mode == INSN_MODE_64 ? UINT64_MAX : UINT32_MAX;
+        if ((host->gpr[n] ^ guest->gpr[n]) & mask) {
+            equal = false;
+            if (show)
+                (void)differs(true, register_names[n], host->gpr[n], guest->gpr[n]);
+        }
+    }
+    if ((host->rflags ^ guest->rflags) & COMPARED_FLAGS) {
+        equal = false;
+        if (show)
+            (void)differs(true, "rflags", host->rflags, guest->rflags);
+    }
+    return equal;
+}
+
+static bool compare_memory(bool show)
+{
+    const uint8_t *host = host_memory(), *guest = guest_memory();
+    if (memcmp(host, guest, BOX_RW_SIZE) == 0)
+        return true;
+    for (unsigned n = 0, shown = 0; show && n < BOX_RW_SIZE && shown < 32; n++) {
+        if (host[n] == guest[n])
+            continue;
+        printf("  [%x] host %02x emulator %02x\n", BOX_RW + n, host[n], guest[n]);
+        shown++;
+    }
+    return false;
+}
+
+static bool compare_bytes(const char *what, unsigned int index, const uint8_t *host,
+                          const uint8_t *guest, size_t size, bool show)
+{
+    if (memcmp(host, guest, size) == 0)
+        return true;
+    if (!show)
+        return false;
+    printf("  %s%u host", what, index);
+    for (size_t n = size; n-- > 0;)
+        printf("%s%02x", n % 8 == 7 || n + 1 == size ? " " : "", host[n]);
+    printf("\n  %s%u emul", what, index);
+    for (size_t n = size; n-- > 0;)
+        printf("%s%02x", n % 8 == 7 || n + 1 == size ? " " : "", guest[n]);
+    printf("\n");
+    return false;
+}
+
+static bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bool show)
+{
+    bool equal = h->fcw == g->fcw && h->fsw == g->fsw && h->ftw == g->ftw && h->mxcsr == g->mxcsr;
+    if (show) {
+        (void)differs(h->fcw != g->fcw, "fcw", h->fcw, g->fcw);
+        (void)differs(h->fsw != g->fsw, "fsw", h->fsw, g->fsw);
+        (void)differs(h->ftw != g->ftw, "ftw", h->ftw, g->ftw);
+        (void)differs(h->mxcsr != g->mxcsr, "mxcsr", h->mxcsr, g->mxcsr);
+    }
+    for (unsigned n = 0; n < 8; n++)
+        equal &= compare_bytes("st", n, h->st[n], g->st[n], 10, show);
+    for (unsigned n = 0; n < 16; n++) {
+        equal &= compare_bytes("xmm", n, h->xmm[n], g->xmm[n], 16, show);
+        equal &= compare_bytes("ymm_high", n, h->ymm_high[n], g->ymm_high[n], 16, show);
+    }
+    return equal;
+}
+
+/* Two things may be wrong at once, and which is found first is the processor's own affair. */
+static bool faults_are_equal(const struct test_case *c, const struct outcome *host,
+                             const struct outcome *guest)
+{
+    if (host->vector == guest->vector && host->address == guest->address)
+        return true;
+    if (c->insn.op == INSN_CMPS) /* neither operand is there */
+        return host->vector == X86_PF && guest->vector == X86_PF;
+    if (c->insn.op == INSN_CALL_RM) /* neither stack nor target */
+        return host->vector == X86_PF && guest->vector == X86_GP;
+    return false;
+}
+
+static bool compare_all(const struct test_case *c, const struct outcome *host,
+                        const struct outcome *guest, bool show)
+{
+    bool equal = host->kind == guest->kind && host->kind != STUCK &&
+                 host->state.rip == guest->state.rip && faults_are_equal(c, host, guest);
+    /* POPA that faults has loaded some registers on some processors; the emulator loads none. */
+    if (c->insn.op != INSN_POPA || host->kind != FAULT)
+        equal &= compare_registers(c, &host->state, &guest->state, show);
+    equal &= compare_memory(show);
+    if (c->uses_vector)
+        equal &= compare_vectors(&host->state.fpu, &guest->state.fpu, show);
+    return equal;
+}
+
+bool compare_outcomes(const struct test_case *c, const struct outcome *host,
+                      const struct outcome *guest)
+{
+    if (compare_all(c, host, guest, false))
+        return true;
+    print_case(c);
+    print_outcome("host", host);
+    if (host->kind == STUCK)
+        printf("  %s\n", host_trouble());
+    print_outcome("emulator", guest);
+    (void)compare_all(c, host, guest, true);
+    return false;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The differential test: one instruction, one starting state, executed by this machine's processor
+ * and by the emulator; then everything that a program could see is compared.
+ *
+ * Memory is a sandbox at the same fixed addresses for both: real mappings of this process for the
+ * host, guest pages behind guest page tables for the emulator. It lies below 2 GiB, so that every
+ * way to address memory can reach it, and nothing else does (the program itself is far above).
+ */
+#ifndef LODGE_TESTS_DIFFERENTIAL_H
+#define LODGE_TESTS_DIFFERENTIAL_H
+
+#include "isa/insn.h"
+#include "x86/cpu.h"
+
+enum {
+    BOX_BASE = 0x10000000, /* a guard page, then: */
+    BOX_RW = BOX_BASE + 0x1000,
+    BOX_RW_SIZE = 0x4000,
+    BOX_RO = BOX_RW + BOX_RW_SIZE + 0x1000, /* between two guard pages */
+    BOX_RO_SIZE = 0x1000,
+    BOX_END = BOX_RO + BOX_RO_SIZE + 0x1000,
+    BOX_CODE = 0x10040000, /* one page; guard pages around it */
+    BOX_CODE_SIZE = 0x1000,
+    BOX_INSN = BOX_CODE + 0x800, /* the instruction */
+};
+
+/* What both sides start from and what they end with. */
+struct state {
+    uint64_t gpr[16];
+    uint64_t rflags;
+    uint64_t rip;
+    struct x86_fpu fpu;
+};
+
+/* GS.base on both sides, so that segment bases are tested; FS is the C library's. */
+#define BOX_GS_BASE UINT64_C(0x3210)
+
+enum outcome_kind {
+    DONE,  /* completed; rip is where it goes on */
+    FAULT, /* vector, error code (kept only where both sides can know it), address for #PF */
+    STUCK, /* emulator: gave up; host: something that must not happen (text says what) */
+};
+
+struct outcome {
+    enum outcome_kind kind;
+    uint8_t vector;
+    uint64_t address; /* #PF */
+    struct state state;
+};
+
+/* A test case, complete: everything follows from the seed. */
+struct test_case {
+    uint64_t seed;
+    enum insn_mode mode; /* INSN_MODE_64 or INSN_MODE_32 */
+    uint8_t bytes[INSN_MAX_LENGTH];
+    uint8_t length;
+    struct insn insn;
+    bool uses_vector; /* vector and x87 state take part */
+    struct state start;
+    uint8_t memory[BOX_RW_SIZE]; /* the sandbox's contents; BOX_RO has the first page's */
+};
+
+/* --- random.c: xorshift64* --- */
+struct rng {
+    uint64_t s;
+};
+uint64_t rng_next(struct rng *r);
+uint64_t rng_below(struct rng *r, uint64_t n); /* 0 .. n - 1 */
+bool rng_chance(struct rng *r, unsigned int percent);
+
+/* --- generate.c --- */
+
+/* Which instructions are wanted: bits by enum insn_group, or a name of one operation (or NULL). */
+struct selection {
+    uint32_t groups;
+    const char *op;
+    enum insn_mode mode;
+};
+
+/* Fills the case for this seed. False: these random bytes are no instruction that is wanted. */
+bool generate_case(struct test_case *c, uint64_t seed, const struct selection *what);
+
+/* --- host.c --- */
+void host_init(void);
+const uint8_t *host_memory(void);
+void host_run(const struct test_case *c, struct outcome *out);
+/* Can this machine and kernel run 32-bit code in this process? */
+bool host_has_32bit(void);
+/* Why the last run was STUCK. */
+const char *host_trouble(void);
+
+/* --- guest.c --- */
+void guest_init(void);
+const uint8_t *guest_memory(void);
+void guest_run(const struct test_case *c, struct outcome *out);
+
+/* --- compare.c --- */
+
+/* True if equal; otherwise prints the case and every difference. */
+bool compare_outcomes(const struct test_case *c, const struct outcome *host,
+                      const struct outcome *guest);
+void print_case(const struct test_case *c);
+
+#endif
