@@ -120,8 +120,7 @@ static always_inline int simd_run(struct x86_cpu *cpu, const struct insn *i, boo
     }
     if (exceptions)
         exceptions_begin(cpu);
-    native_fn *fn = native_find(cpu, i);
-    uint64_t result = fn(f, &cpu->fpu, cpu->gpr[i->rm & 15], source);
+    uint64_t result = native_find(cpu, i)(f, &cpu->fpu, cpu->gpr[i->rm & 15], source);
     if (exceptions) {
         s = exceptions_end(cpu);
         if (unlikely(s != X86_OK))
