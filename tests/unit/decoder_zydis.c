@@ -463,7 +463,7 @@ static void finish(const struct test *t)
     for (size_t n = 0; n < sizeof(exceptions) / sizeof(exceptions[0]); n++) {
         printf("# excepted %" PRIu64 ": %s\n", t->excepted[n], exceptions[n].because);
     }
-    CHECK(t->valid > t->compared / 4);
+    CHECK(t->valid > t->compared / 8);
     CHECK_EQ(t->reported, 0);
 }
 
