@@ -22,7 +22,8 @@ struct acpi_pm {
     struct vm_timer timer;
     uint16_t status, enable; /* PM1 */
     uint8_t sleep_type;
-    uint32_t timer_half; /* number of times that the timer's top bit has toggled, as accounted for */
+    uint32_t
+        timer_half; /* number of times that the timer's top bit has toggled, as accounted for */
 };
 
 int must_check acpi_pm_create(struct acpi_pm *p, struct vm *vm, struct irq_line sci);

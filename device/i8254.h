@@ -20,9 +20,9 @@ enum {
 struct i8254_channel {
     uint64_t start;   /* VM clock when counting began, valid while running */
     uint64_t elapsed; /* ns counted so far, valid while not running */
-    uint32_t count;   /* initial count, 1..65536 (1..10000 in BCD); 1..65536 before the first load */
-    uint8_t mode;     /* 0-5 */
-    uint8_t access;   /* 1 low byte, 2 high byte, 3 low then high */
+    uint32_t count; /* initial count, 1..65536 (1..10000 in BCD); 1..65536 before the first load */
+    uint8_t mode;   /* 0-5 */
+    uint8_t access; /* 1 low byte, 2 high byte, 3 low then high */
     bool bcd;
     bool loaded;  /* a count was written since the control word */
     bool running; /* counts now */

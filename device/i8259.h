@@ -22,11 +22,11 @@ struct i8259_chip {
     uint8_t next_icw;    /* initialization word that is awaited: 2, 3, 4, or 0 when ready */
     bool needs_icw4;     /* ICW1.IC4 */
     bool auto_eoi;
-    bool rotate_auto;    /* rotate priorities in automatic EOI mode */
-    bool fully_nested;   /* special fully nested mode, ICW4.SFNM */
+    bool rotate_auto;  /* rotate priorities in automatic EOI mode */
+    bool fully_nested; /* special fully nested mode, ICW4.SFNM */
     bool special_mask;
-    bool read_isr;       /* OCW3: port 0 reads ISR, else IRR */
-    bool poll;           /* OCW3: the next read acknowledges */
+    bool read_isr; /* OCW3: port 0 reads ISR, else IRR */
+    bool poll;     /* OCW3: the next read acknowledges */
 };
 
 struct i8259 {

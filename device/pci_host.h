@@ -33,7 +33,8 @@ struct pci_device {
     uint8_t config[PCI_CONFIG_SIZE];
     uint8_t write_mask[PCI_CONFIG_SIZE]; /* bits that the guest may write; all others stay (D9) */
     struct pci_bar bar[PCI_BARS];
-    /* After a guest's write changed config[offset .. offset + size). May be NULL. Board lock held. */
+    /* After a guest's write changed config[offset .. offset + size). May be NULL. Board lock held.
+     */
     void (*written)(struct pci_device *d, uint32_t offset, uint32_t size);
     struct pci_host *host; /* set by pci_add, with devfn */
     uint8_t devfn;

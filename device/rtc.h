@@ -16,14 +16,14 @@ struct rtc {
     struct vm *vm;
     struct irq_line irq; /* level: asserted while register C's IRQF is set */
     struct vm_timer timer;
-    uint8_t index;   /* port 0x70, bits 6:0 */
-    bool nmi_masked; /* port 0x70, bit 7: remembered, for whoever raises NMI */
+    uint8_t index;               /* port 0x70, bits 6:0 */
+    bool nmi_masked;             /* port 0x70, bit 7: remembered, for whoever raises NMI */
     uint8_t cmos[RTC_CMOS_SIZE]; /* alarm bytes and registers A to C at their places; the time's own
                                     bytes (0-9, century) are valid only while it stands (halted) */
-    int64_t offset;    /* ns: guest's time - VM wall clock; kept while the time runs */
-    bool halted;       /* register B SET, or the divider held in reset: the time stands */
-    uint64_t periodic; /* VM clock (ns) up to which periodic events are accounted for */
-    uint64_t second;   /* guest time (s) up to which updates and alarms are accounted for */
+    int64_t offset;              /* ns: guest's time - VM wall clock; kept while the time runs */
+    bool halted;                 /* register B SET, or the divider held in reset: the time stands */
+    uint64_t periodic;           /* VM clock (ns) up to which periodic events are accounted for */
+    uint64_t second; /* guest time (s) up to which updates and alarms are accounted for */
 };
 
 int must_check rtc_create(struct rtc *r, struct vm *vm, struct irq_line irq);

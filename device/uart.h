@@ -28,18 +28,17 @@ struct uart {
     struct vm_timer timer; /* receive timeout */
 
     uint8_t ier, lcr, mcr, scr;
-    uint8_t fcr;           /* bits 0 (enabled), 3, 7:6 */
-    uint8_t lsr;           /* sticky bits only: overrun */
-    uint8_t msr_delta;     /* bits 3:0 of MSR */
-    uint16_t divisor;
+    uint8_t fcr;       /* bits 0 (enabled), 3, 7:6; 0 if not enabled */
+    uint8_t lsr;       /* overrun and break, until LSR is read */
+    uint8_t msr_delta; /* bits 3:0 of MSR */
+    uint16_t divisor;  /* kept for the guest: lines have no speed here */
     uint8_t fifo[UART_FIFO];
-    uint8_t fifo_break;    /* unused bits 0 */
+    uint16_t fifo_break; /* bit n: fifo[n] is a break */
     uint8_t fifo_head, fifo_count;
-    bool break_received;   /* the next byte to be read is a break (loopback only) */
-    bool thr_interrupt;    /* transmitter became empty and IIR has not been read since */
-    bool timeout;          /* receive timeout is pending */
-    uint64_t timeout_at;   /* VM clock, or VM_TIMER_NEVER */
-    bool refused;          /* uart_receive took less than it was offered: call room */
+    bool thr_interrupt;  /* the transmitter became empty, and IIR has not said so yet */
+    bool timeout;        /* receive timeout is pending */
+    uint64_t timeout_at; /* VM clock, or VM_TIMER_NEVER */
+    bool refused;        /* uart_receive took less than it was offered: call room; not saved */
 };
 
 int must_check uart_create(struct uart *u, struct vm *vm, uint16_t port, uint32_t instance,
@@ -47,5 +46,8 @@ int must_check uart_create(struct uart *u, struct vm *vm, uint16_t port, uint32_
 void uart_reset(struct uart *u); /* board lock held */
 /* Input for the guest; returns how many bytes were taken. Takes the board lock. */
 size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t size);
+/* A break on the line (the operator wants SysRq). Takes the board lock; false if there is no room.
+ */
+bool uart_receive_break(struct uart *u);
 
 #endif
