@@ -88,11 +88,11 @@ static void end_update(uint8_t *version)
     put32(version, *(const volatile x86_u32 *)(void *)version + 1);
 }
 
-/* ns = (ticks << shift) * mul / 2^32, with mul as large as fits. */
-static void clock_scale(uint32_t khz, uint32_t *mul, uint8_t *shift)
+/* ns = (ticks << shift) * mul / 2^32, with mul as large as fits: the inverse of x86_tsc's ratio. */
+static void clock_scale(const struct vm *vm, uint32_t *mul, uint8_t *shift)
 {
-    /* 10^6 / kHz in units of 2^-32, halved until it fits 32 bits; kHz >= 1 bounds the loop */
-    uint64_t scale = (UINT64_C(1000000) << 32) / khz;
+    const uint64_t one = UINT64_C(1) << 32;
+    uint64_t scale = scale_u64(one, one, x86_tsc_ratio(vm)); /* below 2^52, so few steps */
     *shift = 0;
     while (scale > UINT32_MAX) {
         scale >>= 1;
@@ -111,7 +111,7 @@ static void update_clock(struct x86_cpu *cpu)
         return;
     uint32_t mul;
     uint8_t shift;
-    clock_scale(x86_tsc_khz(cpu->vcpu.vm), &mul, &shift);
+    clock_scale(cpu->vcpu.vm, &mul, &shift);
     begin_update(page + CLOCK_VERSION);
     put64(page + CLOCK_TSC_TIMESTAMP, cpu->tsc_offset);
     put64(page + CLOCK_SYSTEM_TIME, 0);

@@ -64,26 +64,26 @@ uint32_t x86_tsc_khz(const struct vm *vm)
     return vm->tsc_khz ? vm->tsc_khz : 1000000;
 }
 
-/* Ticks per ns, times 2^32. */
-static uint64_t tsc_ratio(const struct x86_cpu *cpu)
+uint64_t x86_tsc_ratio(const struct vm *vm)
 {
-    return ((uint64_t)x86_tsc_khz(cpu->vcpu.vm) << 32) / 1000000;
+    return ((uint64_t)x86_tsc_khz(vm) << 32) / 1000000;
 }
 
 uint64_t x86_tsc(const struct x86_cpu *cpu)
 {
-    unsigned __int128 product = (unsigned __int128)vm_clock_ns(cpu->vcpu.vm) * tsc_ratio(cpu);
+    unsigned __int128 product =
+        (unsigned __int128)vm_clock_ns(cpu->vcpu.vm) * x86_tsc_ratio(cpu->vcpu.vm);
     return (uint64_t)(product >> 32) + cpu->tsc_offset;
 }
 
 uint64_t x86_tsc_to_clock(const struct x86_cpu *cpu, uint64_t tsc)
 {
     uint64_t now = vm_clock_ns(cpu->vcpu.vm);
-    unsigned __int128 product = (unsigned __int128)now * tsc_ratio(cpu);
+    unsigned __int128 product = (unsigned __int128)now * x86_tsc_ratio(cpu->vcpu.vm);
     uint64_t ahead = tsc - ((uint64_t)(product >> 32) + cpu->tsc_offset);
     if ((int64_t)ahead <= 0)
         return now;
-    uint64_t ns = scale_u64(ahead, UINT64_C(1) << 32, tsc_ratio(cpu));
+    uint64_t ns = scale_u64(ahead, UINT64_C(1) << 32, x86_tsc_ratio(cpu->vcpu.vm));
     if (ns >= INT64_MAX || now >= INT64_MAX)
         return VM_TIMER_NEVER;
     return now + ns + 1; /* rounded down: one more, not to be early */

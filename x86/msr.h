@@ -14,6 +14,8 @@ int x86_msr_write(struct x86_cpu *cpu, uint32_t index, uint64_t value);
 /* The guest's time-stamp counter now, TSC_ADJUST included, and its frequency. */
 uint64_t x86_tsc(const struct x86_cpu *cpu);
 uint32_t x86_tsc_khz(const struct vm *vm);
+/* Ticks per ns of VM clock, times 2^32: what x86_tsc really multiplies with. At least 4294. */
+uint64_t x86_tsc_ratio(const struct vm *vm);
 /* VM clock (ns) at which the guest's TSC will be `tsc`; VM_TIMER_NEVER if out of reach. */
 uint64_t x86_tsc_to_clock(const struct x86_cpu *cpu, uint64_t tsc);
 
