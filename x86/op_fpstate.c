@@ -31,18 +31,12 @@ enum {
     PIECE = 64, /* what x86_read_bytes and x86_write_bytes take at once */
 };
 
-/* --- areas of guest memory --- */
-
-static int check_area(struct x86_cpu *cpu, uint64_t linear, uint32_t size)
-{
-    for (uint64_t at = linear; at - linear < size; at = (at & PAGE_MASK) + PAGE_SIZE) {
-        void *host;
-        int s = x86_mem_host(cpu, at, 1, X86_WRITE, &host);
-        if (s != X86_OK)
-            return s;
-    }
-    return X86_OK;
-}
+/*
+ * --- areas of guest memory ---
+ *
+ * They span at most two pages. x86_mem_host checks both before anything is touched, also where it
+ * then gives no pointer.
+ */
 
 static uint32_t piece_size(uint32_t left)
 {
@@ -51,17 +45,26 @@ static uint32_t piece_size(uint32_t left)
 
 int simd_read_area(struct x86_cpu *cpu, uint64_t linear, void *buf, uint32_t size)
 {
-    for (uint32_t at = 0; at < size; at += PIECE) {
-        int s = x86_read_bytes(cpu, linear + at, (uint8_t *)buf + at, piece_size(size - at));
-        if (s != X86_OK)
-            return s;
+    void *host;
+    int s = x86_mem_host(cpu, linear, size, X86_READ, &host);
+    if (s == X86_OK && host) {
+        memcpy(buf, host, size);
+        return X86_OK;
     }
-    return X86_OK;
+    for (uint32_t at = 0; s == X86_OK && at < size; at += PIECE)
+        s = x86_read_bytes(cpu, linear + at, (uint8_t *)buf + at, piece_size(size - at));
+    return s;
 }
 
 int simd_write_area(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint32_t size)
 {
-    int s = check_area(cpu, linear, size);
+    void *host;
+    int s = x86_mem_host(cpu, linear, size, X86_WRITE, &host);
+    if (s == X86_OK && host) {
+        memcpy(host, buf, size);
+        x86_note_store(cpu, host);
+        return X86_OK;
+    }
     for (uint32_t at = 0; s == X86_OK && at < size; at += PIECE)
         s = x86_write_bytes(cpu, linear + at, (const uint8_t *)buf + at, piece_size(size - at));
     return s;
@@ -227,11 +230,12 @@ static int op_xsave(struct x86_cpu *cpu, const struct insn *i)
 {
     uint64_t linear, xstate_bv, rfbm = xsave_rfbm(cpu);
     uint32_t size = xsave_size(cpu, rfbm);
+    void *host;
     int s = xsave_check(cpu);
     if (s == X86_OK)
         s = area_address(cpu, i, size, XSAVE_ALIGN, X86_WRITE, &linear);
     if (s == X86_OK)
-        s = check_area(cpu, linear, size);
+        s = x86_mem_host(cpu, linear, size, X86_WRITE, &host);
     if (s == X86_OK)
         s = x86_read64(cpu, linear + AREA_HEADER, &xstate_bv);
     if (s == X86_OK)
