@@ -18,7 +18,7 @@ struct run_options {
     enum seam_log_level log_level;
 };
 
-enum { OPTIONS_MESSAGE = CONFIG_PATH + CONFIG_MESSAGE };
+enum { OPTIONS_MESSAGE = CONFIG_PATH + CONFIG_MESSAGE + 64 };
 
 /* argv[0 .. argc) after "run". Reads the VM's file if one is named and lays the options over it,
  * then checks the whole. On error: ERR_INVALID and one line in message[OPTIONS_MESSAGE]. */

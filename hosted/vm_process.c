@@ -108,8 +108,12 @@ static int read_files(struct home *h, char *message)
 static int boot(struct home *h, char *message)
 {
     struct boot_files files = {h->kernel.bytes, h->kernel.size, h->initrd.bytes, h->initrd.size};
+    char why[PC_MESSAGE];
+    int err = pc_boot(&h->vm, &files, why);
 
-    return pc_boot(&h->vm, &files, message);
+    if (err)
+        snprintf(message, MESSAGE, "cannot boot '%s': %s", h->options.config.kernel, why);
+    return err;
 }
 
 static int open_events(struct home *h, char *message)
@@ -233,6 +237,7 @@ static int timeout_of(int offer_ms, uint64_t deadline)
 static void wait_and_handle(struct home *h, uint64_t deadline)
 {
     enum { TIMER, WAKE, SIGNAL, INPUT, COUNT };
+    int offer_ms = console_offer(h); /* first: what it gets rid of decides whether we want more */
     struct pollfd p[COUNT] = {
         [TIMER] = {.fd = h->timer_fd, .events = POLLIN},
         [WAKE] = {.fd = h->wake_fd, .events = POLLIN},
@@ -241,7 +246,7 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
     };
     uint64_t count;
 
-    if (poll(p, COUNT, timeout_of(console_offer(h), deadline)) <= 0)
+    if (poll(p, COUNT, timeout_of(offer_ms, deadline)) <= 0)
         return;
     if (p[SIGNAL].revents)
         take_signal(h);
