@@ -129,7 +129,7 @@ static int op_fwait(struct x86_cpu *cpu, const struct insn *i)
     (void)i;
     if ((cpu->cr0 & both) == both)
         return x86_fault(cpu, X86_NM, 0);
-    return cpu->fpu.fsw & X87_FSW_ES ? x86_fault(cpu, X86_MF, 0) : X86_OK;
+    return x87_is_pending(&cpu->fpu) ? x86_fault(cpu, X86_MF, 0) : X86_OK;
 }
 
 static int fx_check(struct x86_cpu *cpu)

@@ -37,21 +37,27 @@ int simd_check_mmx(struct x86_cpu *cpu)
         return x86_fault(cpu, X86_UD, 0);
     if (unlikely(cpu->cr0 & X86_CR0_TS))
         return x86_fault(cpu, X86_NM, 0);
-    if (unlikely(cpu->fpu.fsw & X87_FSW_ES))
+    if (unlikely(x87_is_pending(&cpu->fpu)))
         return x86_fault(cpu, X86_MF, 0);
     return X86_OK;
+}
+
+void x87_move_top(struct x86_fpu *fpu, unsigned int from)
+{
+    unsigned int by = (from - x87_top(fpu)) & 7;
+    if (by == 0)
+        return;
+    uint8_t st[8][16];
+    memcpy(st, fpu->st, sizeof(st));
+    for (unsigned int n = 0; n < 8; n++)
+        memcpy(fpu->st[(n + by) & 7], st[n], sizeof(st[n]));
 }
 
 void x87_enter_mmx(struct x86_fpu *fpu)
 {
     unsigned int top = x87_top(fpu);
-    if (top != 0) {
-        uint8_t st[8][16];
-        memcpy(st, fpu->st, sizeof(st));
-        for (unsigned int n = 0; n < 8; n++)
-            memcpy(fpu->st[(n + top) & 7], st[n], sizeof(st[n]));
-        fpu->fsw &= (uint16_t)~X87_FSW_TOP;
-    }
+    fpu->fsw &= (uint16_t)~X87_FSW_TOP;
+    x87_move_top(fpu, top);
     fpu->ftw = 0xFF;
 }
 

@@ -21,8 +21,10 @@ enum { MXCSR_MASK_VALUE = MXCSR_WRITABLE };
 
 void x87_init(struct x86_fpu *fpu)
 {
+    unsigned int top = x87_top(fpu);
     fpu->fcw = X86_FCW_RESET;
     fpu->fsw = 0;
+    x87_move_top(fpu, top);
     fpu->ftw = 0;
     fpu->fop = 0;
     fpu->fip = 0;
@@ -33,7 +35,7 @@ int x87_check(struct x86_cpu *cpu, bool waits)
 {
     if (unlikely(cpu->cr0 & (X86_CR0_EM | X86_CR0_TS)))
         return x86_fault(cpu, X86_NM, 0);
-    if (unlikely(waits && (cpu->fpu.fsw & X87_FSW_ES)))
+    if (unlikely(waits && x87_is_pending(&cpu->fpu)))
         return x86_fault(cpu, X86_MF, 0);
     return X86_OK;
 }

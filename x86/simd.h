@@ -112,6 +112,13 @@ int simd_write_area(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint3
 
 /* --- x87 state --- */
 
+/* Is an unmasked exception pending? The same as ES, but true of any image, also one that was loaded
+ * from elsewhere: with one pending, the host would fault in a fragment. */
+static inline bool x87_is_pending(const struct x86_fpu *fpu)
+{
+    return fpu->fsw & ~(uint32_t)fpu->fcw & X87_FSW_EXCEPTIONS;
+}
+
 /* Makes ES and B of a status word what they always are: whether an unmasked exception is pending.
  */
 static inline uint16_t x87_normal_fsw(uint16_t fsw, uint16_t fcw)
@@ -131,6 +138,11 @@ static inline unsigned int x87_top(const struct x86_fpu *fpu)
 {
     return fpu->fsw >> X87_FSW_TOP_SHIFT & 7u;
 }
+
+/* TOP in the status word was `from` and has been changed: the image holds registers by their
+ * distance from it, so they are moved to where they still are the same physical registers
+ * (x86/op_simd.c). */
+void x87_move_top(struct x86_fpu *fpu, unsigned int from);
 
 /* As FNINIT does: registers keep their contents. */
 void x87_init(struct x86_fpu *fpu);
