@@ -124,7 +124,7 @@ const struct insn_row insn_map_one_byte[256] = {
     [0xD5] = WITH_IMM(AAD, B, 8, .attr = ATTR_NO64),
     [0xD6] = PLAIN(SALC, B, .attr = ATTR_NO64),
     [0xD7] = PLAIN(XLAT, B),
-    ROWS_8(0xD8, MODRM(X87, NONE, D)),
+    ROWS_8(0xD8, MODRM(X87, NONE, Z)), /* the size is that of an environment */
     [0xE0] = BRANCH(LOOPNE, REL_8),
     [0xE1] = BRANCH(LOOPE, REL_8),
     [0xE2] = BRANCH(LOOP, REL_8),

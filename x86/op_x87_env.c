@@ -107,11 +107,13 @@ static void get_pointers(struct x86_cpu *cpu, bool wide, const uint32_t env[ENV_
 static void get_environment(struct x86_cpu *cpu, bool wide, const uint8_t *buf)
 {
     struct x86_fpu *fpu = &cpu->fpu;
+    unsigned int top = x87_top(fpu);
     uint32_t env[ENV_WORDS];
     for (unsigned int n = 0; n < ENV_WORDS; n++)
         env[n] = wide ? load_u32(buf + n * 4) : load_u16(buf + n * 2);
     fpu->fcw = x87_normal_fcw((uint16_t)env[ENV_FCW]);
     fpu->fsw = x87_normal_fsw((uint16_t)env[ENV_FSW], fpu->fcw);
+    x87_move_top(fpu, top);
     fpu->ftw = abridged_tags((uint16_t)env[ENV_FTW]);
     get_pointers(cpu, wide, env);
 }
