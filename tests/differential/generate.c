@@ -25,8 +25,8 @@ static const uint16_t harmless[] = {
 };
 
 /* State as a whole: FSAVE's and FXSAVE's pointers are where they were executed. */
-static const uint16_t fpstate[] = {INSN_FWAIT,      INSN_LDMXCSR,  INSN_STMXCSR,
-                                   INSN_VZEROUPPER, INSN_VZEROALL, INSN_XGETBV};
+static const uint16_t fpstate[] = {INSN_FWAIT, INSN_LDMXCSR, INSN_STMXCSR, INSN_VZEROUPPER,
+                                   INSN_VZEROALL};
 
 static bool is_one_of(const uint16_t *list, size_t count, uint16_t op)
 {
@@ -40,12 +40,19 @@ static bool is_one_of(const uint16_t *list, size_t count, uint16_t op)
 /*
  * Where processors differ: the register form of PREFETCHW is a NOP for Intel and #UD for AMD; 66
  * before a near branch in 64-bit mode is ignored by Intel, and cuts RIP to 16 bits on AMD; F2 and
- * F3 before LOOPcc mean a condition on AMD.
+ * F3 before LOOPcc mean a condition on AMD; MOVSXD to 16 bits reads 2 or 4 bytes; VPINSRQ and
+ * VPEXTRQ in 32-bit code are VPINSRD and VPEXTRD for Intel, #UD for AMD.
  */
 static bool depends_on_vendor(const struct insn *i, enum insn_mode mode)
 {
+    bool mem = i->flags & INSN_MEM;
     if (i->op == INSN_NOP)
-        return i->map == 1 && i->opcode == 0x0D && !(i->flags & INSN_MEM);
+        return i->map == 1 && i->opcode == 0x0D && !mem;
+    if (i->op == INSN_MOVSX)
+        return i->map == 0 && i->opsize == 2 && mem;
+    if (i->op == INSN_SIMD)
+        return mode == INSN_MODE_32 && (i->flags & INSN_VEX) && i->map == 3 &&
+               (i->opcode == 0x22 || i->opcode == 0x16);
     if (insn_op_group((enum insn_op)i->op) != INSN_GROUP_BRANCH)
         return false;
     if (i->op >= INSN_LOOPNE && i->op <= INSN_LOOP &&
@@ -70,6 +77,14 @@ static bool is_wanted(const struct insn *i, const struct selection *what)
     if (group == INSN_GROUP_FPSTATE)
         return is_one_of(fpstate, ARRAY_SIZE(fpstate), i->op);
     return true;
+}
+
+/* What most random bytes are: fewer of them, so that the others have their share. */
+static bool is_common(const struct insn *i)
+{
+    enum insn_group group = insn_op_group((enum insn_op)i->op);
+    return group == INSN_GROUP_ALU || group == INSN_GROUP_MOV || group == INSN_GROUP_BRANCH ||
+           group == INSN_GROUP_STACK || i->op == INSN_UD;
 }
 
 /* FS is the C library's on the host; GS has its base in 64-bit code only. */
@@ -183,6 +198,8 @@ static bool make_bytes(struct test_case *c, struct rng *r, const struct selectio
     if (insn_decode(&c->insn, b->bytes, INSN_MAX_LENGTH, c->mode) != INSN_DECODE_OK)
         return false;
     if (!is_wanted(&c->insn, what) || !has_usable_segment(&c->insn, c->mode))
+        return false;
+    if (is_common(&c->insn) && rng_chance(r, 75))
         return false;
     c->length = c->insn.length;
     return b->disp_at == 0 || b->disp_at + 4 <= c->length || !(c->insn.flags & INSN_MEM);
