@@ -92,7 +92,7 @@ def bzimage(setup_sects=4, size=65536, boot_flag=0xAA55, magic=b"HdrS", version=
     image = bytearray(size)
     image[0x1F1] = setup_sects
     struct.pack_into("<I", image, 0x1F4,
-                     (size - 512 * (setup_sects + 1)) // 16 if syssize is None else syssize)
+                     max(0, size - 512 * (setup_sects + 1)) // 16 if syssize is None else syssize)
     struct.pack_into("<H", image, 0x1FE, boot_flag)
     image[0x202:0x206] = magic
     struct.pack_into("<H", image, 0x206, version)
@@ -114,7 +114,8 @@ def test_truncated_bzimage():
 
 def test_absurd_bzimage():
     refuse_to_boot(write("bz", bzimage(version=0x100)))
-    refuse_to_boot(write("bz", bzimage(init_size=0xFFFFFFFF)), "needs memory up to .*-m")
+    refuse_to_boot(write("bz", bzimage(init_size=0xFFFFFFFF)), "does not lie in free RAM")
+    refuse_to_boot(write("bz", bzimage(init_size=1 << 30)), "needs memory up to .*-m")
     refuse_to_boot(write("bz", bzimage(magic=b"XXXX")))
 
 

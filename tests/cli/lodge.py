@@ -3,8 +3,12 @@
 """What the command line tests share: running lodge as a user does, with pipes or on a terminal.
 
 A test program defines functions test_* and ends with main(). Each is a test: it prints "ok NAME" or
-"not ok NAME" after what went wrong; the exit status is 0 only if all passed. LODGE names the program
-(default build/lodge). The guest (guest.S) is assembled into a directory that is removed at the end.
+"not ok NAME" after what went wrong; the exit status is 0 only if all passed, and any ran.
+
+    PROGRAM [BUILD] [NAME...]    BUILD: the directory that lodge is in (default build, or $LODGE
+                                 names the file); NAME: only these tests
+
+The guest (guest.S) is assembled into a directory that is removed at the end.
 """
 import atexit
 import os
@@ -22,7 +26,8 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-LODGE = os.path.abspath(os.environ.get("LODGE", os.path.join(TOP, "build", "lodge")))
+BUILD = sys.argv.pop(1) if os.path.isdir("".join(sys.argv[1:2])) else os.path.join(TOP, "build")
+LODGE = os.path.abspath(os.environ.get("LODGE", os.path.join(BUILD, "lodge")))
 LIMIT = 20  # seconds that anything may take here
 
 # Exit statuses, as docs/cli.md has them.
@@ -216,16 +221,17 @@ def read_until(stream, text):
 def main():
     module = sys.modules["__main__"]
     wanted = sys.argv[1:]
-    failed = False
+    ran = failed = 0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs have it ignored
     for name, test in list(vars(module).items()):
         if not name.startswith("test_") or (wanted and name not in wanted):
             continue
+        ran += 1
         try:
             test()
             print(f"ok {name}", flush=True)
         except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
+            failed += 1
             traceback.print_exc(file=sys.stdout)
             print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if failed or not ran else 0)
