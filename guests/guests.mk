@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+#
+# Our own guests (guests/README.md): guests/system/NAME.c and guests/die/NAME.c become
+# build/guests/bin/NAME.elf. NAME32.c is a 32-bit guest (Multiboot, ELF32), the others are 64-bit
+# (PVH, ELF64). Included by the top Makefile.
+
+OWN_GUEST_SRCS := $(sort $(wildcard guests/system/*.c guests/die/*.c))
+OWN_GUESTS := $(patsubst %.c,$(G)/bin/%.elf,$(notdir $(OWN_GUEST_SRCS)))
+OWN_GUEST_FLAGS := -std=gnu17 -I. -Iinclude $(WARNINGS) -MMD -MP -O2 -g -ffreestanding -nostdinc \
+    -isystem $(CC_INCLUDE) -mgeneral-regs-only -mno-red-zone -fno-pic -fno-stack-protector \
+    -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none \
+    -Wno-array-bounds
+OWN_GUEST_LDFLAGS := -T guests/lib/guest.lds -nostdlib -static -z noexecstack -z max-page-size=4096 \
+    --no-warn-rwx-segments
+OWN_GUEST_LIB64 := start64 guest long
+OWN_GUEST_LIB32 := start32 guest
+
+# $(1): 32 or 64
+define own_guest_rules
+$(G)/obj$(1)/%.o: guests/%.c
+	@mkdir -p $$(@D)
+	$$(call quiet,CC,$$@)
+	$$(Q)$$(CC) -m$(1) $$(OWN_GUEST_FLAGS) -c -o $$@ $$<
+$(G)/obj$(1)/%.o: guests/%.S
+	@mkdir -p $$(@D)
+	$$(call quiet,AS,$$@)
+	$$(Q)$$(CC) -m$(1) -I. -MMD -MP -c -o $$@ $$<
+endef
+$(eval $(call own_guest_rules,32))
+$(eval $(call own_guest_rules,64))
+
+define own_guest_link
+$(G)/bin/$(1).elf: $(G)/obj$(3)/$(2)/$(1).o $(OWN_GUEST_LIB$(3):%=$(G)/obj$(3)/lib/%.o) guests/lib/guest.lds
+	@mkdir -p $$(@D)
+	$$(call quiet,LINK,$$@)
+	$$(Q)ld -m $(if $(filter 32,$(3)),elf_i386,elf_x86_64) $$(OWN_GUEST_LDFLAGS) -o $$@ $$(filter %.o,$$^)
+endef
+$(foreach s,$(OWN_GUEST_SRCS),$(eval $(call \
+    own_guest_link,$(basename $(notdir $(s))),$(notdir $(patsubst %/,%,$(dir $(s)))),$(if \
+    $(filter %32.c,$(s)),32,64))))
+
+## own-guests     our own guests: build/guests/bin/NAME.elf
+.PHONY: own-guests
+own-guests: $(OWN_GUESTS)
