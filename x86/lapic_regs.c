@@ -262,6 +262,15 @@ static int x2apic_read(struct lapic *l, uint32_t index, uint64_t *value)
     return OK;
 }
 
+/* Bits of an LVT entry that are read-only, which is not reserved: delivery status and, for LINT0 and
+ * LINT1, remote IRR (figure 10-8). Linux writes both back when it powers off. */
+static uint32_t read_only_bits(uint32_t offset)
+{
+    if (offset == LAPIC_LVT_LINT0 || offset == LAPIC_LVT_LINT1)
+        return 1u << 12 | 1u << 14;
+    return offset >= LAPIC_LVT_TIMER && offset <= LAPIC_LVT_ERROR ? 1u << 12 : 0;
+}
+
 static int x2apic_write(struct lapic *l, uint32_t index, uint64_t value)
 {
     uint32_t offset;
@@ -270,6 +279,7 @@ static int x2apic_write(struct lapic *l, uint32_t index, uint64_t value)
     if (offset == LAPIC_ICR)
         return write_icr_64(l, value);
     uint8_t access = registers[offset / 16].access;
+    value &= ~(uint64_t)read_only_bits(offset);
     if ((access & W2) == 0 || (value & ~(uint64_t)lapic_writable_bits(l, offset)) != 0 ||
         ((access & ZERO) != 0 && value != 0))
         return ERR_INVALID;

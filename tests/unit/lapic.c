@@ -226,6 +226,9 @@ static void test_x2apic_access(void)
     unit_context(NULL);
     CHECK_EQ(rdmsr(1, 0x802), 1);
     CHECK_EQ(rdmsr(1, 0x80D), 2);
+    CHECK_EQ(wrmsr(1, 0x835, 0x15700), OK); /* read-only bits are not reserved ones */
+    CHECK_EQ(rdmsr(1, 0x835), 0x10700);
+    CHECK_EQ(wrmsr(1, 0x832, 0x15000), (uint64_t)ERR_INVALID);
     CHECK_EQ(wrmsr(1, 0x830, 0x0000000300004030), OK); /* fixed, vector 0x30, to 3 */
     CHECK_EQ(rdmsr(1, 0x830), 0x0000000300004030);
     CHECK(!lapic_owns_page(&cpus[1], 0xFEE00000));
