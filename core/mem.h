@@ -12,6 +12,15 @@ void *memmove(void *dst, const void *src, size_t n);
 void *memset(void *dst, int c, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 
+/* -ffreestanding takes away the compiler's knowledge of these, and with it the expansion of small
+ * constant sizes in place, which the interpreter lives on: give it back. */
+#if !__STDC_HOSTED__
+#define memcpy(dst, src, n)  __builtin_memcpy((dst), (src), (n))
+#define memmove(dst, src, n) __builtin_memmove((dst), (src), (n))
+#define memset(dst, c, n)    __builtin_memset((dst), (c), (n))
+#define memcmp(a, b, n)      __builtin_memcmp((a), (b), (n))
+#endif
+
 size_t str_len(const char *s);
 bool str_equal(const char *a, const char *b);
 /* Copies at most size - 1 bytes and always terminates (size > 0). Returns str_len(src). */
