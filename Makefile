@@ -28,12 +28,15 @@ WARNINGS := -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wunde
     -Wswitch-enum -Wpointer-arith
 CC_INCLUDE := $(shell $(CC) -print-file-name=include)
 COMMON := -std=gnu17 -I. -Iinclude $(WARNINGS) -MMD -MP -fno-strict-aliasing -fno-common
-FREESTANDING := -ffreestanding -nostdinc -isystem $(CC_INCLUDE) -mno-red-zone
+FREESTANDING = -ffreestanding -nostdinc -isystem $(CC_INCLUDE) -mno-red-zone
 FREE_FLAGS_hosted := -O2 -g -mgeneral-regs-only -fPIE -fstack-protector-strong
 FREE_FLAGS_native := -O2 -g -mgeneral-regs-only -mcmodel=kernel -fno-pic -fno-stack-protector
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FREE_FLAGS_test := -O1 -g -DLODGE_DEBUG=1 $(SANITIZE)
 HOSTED_FLAGS := -O2 -g -fPIE -fstack-protector-strong -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
+FREE_FLAGS_asan := -O1 -g -DLODGE_DEBUG=1 -fPIE $(SANITIZE)
+FREE_FLAGS_fuzz := -O1 -g -DLODGE_DEBUG=1 -fsanitize=fuzzer-no-link,address,undefined \
+    -fno-sanitize-recover=all
 TEST_FLAGS := -O1 -g -DLODGE_DEBUG=1 -D_GNU_SOURCE $(SANITIZE) -mno-red-zone
 
 free_objs = $(FREE_SRCS:%.c=$(O)/$(1)/%.o)
@@ -53,7 +56,9 @@ $(O)/$(1)/$(2)/%.o: $(2)/%.c
 	$$(call quiet,CC,$$@)
 	$$(Q)$$(CC) $$(COMMON) $$(FREESTANDING) $$(FREE_FLAGS_$(1)) -c -o $$@ $$<
 endef
-$(foreach t,hosted native test,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
+$(O)/fuzz/%: CC := $(CLANG)
+$(O)/fuzz/%: CC_INCLUDE = $(shell $(CLANG) -print-resource-dir)/include
+$(foreach t,hosted native test asan fuzz,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
 
 $(O)/hosted/hosted/%.o: hosted/%.c
 	@mkdir -p $(@D)
@@ -67,6 +72,17 @@ $(O)/hosted/engine/kvm/%.o: engine/kvm/%.c
 $(O)/lodge: $(call free_objs,hosted) $(HOSTED_OBJS)
 	$(call quiet,LINK,$@)
 	$(Q)$(CC) -pie -o $@ $^ -lpthread
+
+# The same program with sanitizers and assertions: what hostile guests are run under as well. The
+# sandbox does not know the system calls of sanitizers: run it with --no-sandbox.
+ASAN_HOSTED := $(HOSTED_SRCS:%.c=$(O)/asan/%.o)
+$(O)/asan/hosted/%.o: hosted/%.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) -O1 -g -fPIE -D_GNU_SOURCE -DLODGE_DEBUG=1 $(SANITIZE) -c -o $@ $<
+$(O)/asan/lodge: $(call free_objs,asan) $(ASAN_HOSTED)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -pie $(SANITIZE) -o $@ $^ -lpthread
 
 native-objects: $(call free_objs,native)
 
@@ -82,13 +98,11 @@ $(O)/test/tests/%.o: tests/%.c
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
 $(O)/test/free.a: $(call free_objs,test)
-	@rm -f $@
 	$(call quiet,AR,$@)
-	$(Q)ar rcs $@ $^
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
 $(O)/test/lib.a: $(TEST_LIB_OBJS)
-	@rm -f $@
 	$(call quiet,AR,$@)
-	$(Q)ar rcs $@ $^
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
 $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 	@mkdir -p $(@D)
 	$(call quiet,LINK,$@)
@@ -98,6 +112,27 @@ $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 ## unit           unit tests of the freestanding part under ASan and UBSan
 unit: $(UNIT_BINS)
 	@set -e; for t in $(UNIT_BINS); do $$t; done
+
+# --- fuzzing: tests/fuzz/NAME.c -> build/fuzz/NAME, seeds in tests/fuzz/corpus/NAME ---------------
+
+FUZZ_NAMES := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
+FUZZ_LIB := $(patsubst %.c,$(O)/fuzz/obj/%.o,tests/lib/fake_seam.c)
+FUZZ_CFLAGS = $(COMMON) -O1 -g -D_GNU_SOURCE -DLODGE_DEBUG=1 -fno-sanitize-recover=all
+
+$(O)/fuzz/obj/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
+$(O)/fuzz/free.a: $(call free_objs,fuzz)
+	$(call quiet,AR,$@)
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
+$(FUZZ_NAMES:%=$(O)/fuzz/%): $(O)/fuzz/%: $(O)/fuzz/obj/tests/fuzz/%.o $(FUZZ_LIB) $(O)/fuzz/free.a
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -o $@ $^
+
+## fuzz           builds the libFuzzer targets; tools/fuzz.sh runs them
+.PHONY: fuzz
+fuzz: $(FUZZ_NAMES:%=$(O)/fuzz/%)
 
 # --- differential test: the emulator against this machine's processor ----------------------------
 # The production objects without sanitizers (their shadow memory is where its sandbox has to be),
@@ -188,9 +223,8 @@ $(O)/test/hosted/%.o: hosted/%.c
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<
 $(O)/test/hosted.a: $(patsubst %.c,$(O)/test/%.o,$(filter-out hosted/main.c,$(HOSTED_SRCS)))
-	@rm -f $@
 	$(call quiet,AR,$@)
-	$(Q)ar rcs $@ $^
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
 $(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(O)/test/hosted.a $(O)/test/free.a
 	@mkdir -p $(@D)
 	$(call quiet,LINK,$@)
