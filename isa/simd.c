@@ -194,13 +194,25 @@ static void fit_to_legacy_mode(struct insn *i, const struct form *form)
         i->imm &= 0x7F;
 }
 
+/* Outside of 64-bit mode general registers have 32 bits, whatever VEX.W says, and bit 7 of an
+ * immediate that names a register is ignored. */
+static void narrow(struct insn *i, const struct form *form)
+{
+    if (form->simd & (SIMD_REG_GPR_W | SIMD_RM_GPR_R | SIMD_RM_GPR_W))
+        i->flags &= (uint16_t)~INSN_REX_W;
+    if (form->vex & SIMD_READ_IS4)
+        i->imm &= 0x7F;
+}
+
 bool simd_decode(struct insn *i, enum insn_mode mode)
 {
     const struct simd_row *row = find_row(i);
     if (!row)
         return false;
     const struct form *form = &forms[row->form];
-    bool wide = mode == INSN_MODE_64 && (i->flags & INSN_REX_W);
+    if (mode != INSN_MODE_64)
+        narrow(i, form);
+    bool wide = i->flags & INSN_REX_W;
     uint16_t simd = form->simd;
     i->op = INSN_SIMD;
     i->feature = feature_of(row, i);

@@ -219,11 +219,35 @@ static void test_rows_are_sorted(void)
     unit_context(NULL);
 }
 
+/* VEX.W and the fourth operand's top bit outside of 64-bit mode. */
+static void test_32bit(void)
+{
+    static const uint8_t vcvtsi2sd[] = {0xC4, 0xE1, 0xFB, 0x2A, 0xC0}; /* W1 */
+    static const uint8_t vpinsrd[] = {0xC4, 0xE3, 0xF9, 0x22, 0x03, 0x01};
+    static const uint8_t vblendvps[] = {0xC4, 0xE3, 0x71, 0x4A, 0xC2, 0xB5};
+    static const uint8_t vfmadd[] = {0xC4, 0xE2, 0xF1, 0xB8, 0xC2};
+    struct insn i;
+    CHECK_EQ(insn_decode(&i, vcvtsi2sd, sizeof(vcvtsi2sd), INSN_MODE_64), INSN_DECODE_OK);
+    CHECK(i.simd & SIMD_GPR_64);
+    CHECK_EQ(insn_decode(&i, vcvtsi2sd, sizeof(vcvtsi2sd), INSN_MODE_32), INSN_DECODE_OK);
+    CHECK(i.op == INSN_SIMD && !(i.simd & SIMD_GPR_64) && !(i.flags & INSN_REX_W));
+    CHECK_EQ(insn_decode(&i, vpinsrd, sizeof(vpinsrd), INSN_MODE_32), INSN_DECODE_OK);
+    CHECK_EQ(i.memsize, 4);
+    CHECK(!(i.flags & INSN_REX_W));
+    CHECK_EQ(insn_decode(&i, vblendvps, sizeof(vblendvps), INSN_MODE_32), INSN_DECODE_OK);
+    CHECK_EQ(i.imm, 0x35);
+    CHECK_EQ(insn_decode(&i, vblendvps, sizeof(vblendvps), INSN_MODE_64), INSN_DECODE_OK);
+    CHECK_EQ(i.imm, 0xB5);
+    CHECK_EQ(insn_decode(&i, vfmadd, sizeof(vfmadd), INSN_MODE_32), INSN_DECODE_OK);
+    CHECK(i.flags & INSN_REX_W); /* PD */
+}
+
 int main(void)
 {
     host_insn_init();
     UNIT_RUN(test_rows_are_sorted);
     UNIT_RUN(test_encodings_exist);
     UNIT_RUN(test_x87_exists);
+    UNIT_RUN(test_32bit);
     return unit_done();
 }
