@@ -187,6 +187,9 @@ struct x86_cpu {
     struct x86_fault fault;
     /* Debug traps gathered by the current instruction (DR6 bits): data breakpoints, TF, BT */
     uint64_t debug_pending;
+    /* Set by an instruction that began with TF set and takes no single-step trap all the same (INT n,
+     * SYSCALL with TF masked); cleared by x86_debug_after */
+    bool no_step;
 
     /* Segments and tables */
     struct x86_segment seg[SEG_COUNT];

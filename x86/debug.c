@@ -73,8 +73,9 @@ int x86_debug_after(struct x86_cpu *cpu, bool tf_before)
         return X86_OK;
     uint64_t hit = cpu->debug_pending;
     cpu->debug_pending = 0;
-    if (tf_before)
+    if (tf_before && !cpu->no_step)
         hit |= X86_DR6_BS;
+    cpu->no_step = false;
     return hit ? x86_fault_debug(cpu, hit) : X86_OK;
 }
 

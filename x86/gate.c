@@ -48,7 +48,8 @@ uint64_t x86_event_flags(const struct x86_cpu *cpu, const struct x86_event *ev)
 /* --- long mode ----------------------------------------------------------------------------------
  */
 
-/* The frame, lowest address first; written in one piece unless it crosses a page. */
+/* The frame, lowest address first. Where it cannot be stored at once it is pushed item by item from
+ * the top, so that a page fault names the address that hardware would name. */
 static int write_frame(struct x86_cpu *cpu, uint64_t linear, const uint64_t *frame, uint32_t count,
                        int access)
 {
@@ -63,7 +64,10 @@ static int write_frame(struct x86_cpu *cpu, uint64_t linear, const uint64_t *fra
         x86_note_store(cpu, (const void *)(uintptr_t)host);
         return X86_OK;
     }
-    return x86_write_slow(cpu, linear, frame, size, X86_WRITE | access);
+    int s = X86_OK;
+    for (uint32_t n = count; s == X86_OK && n > 0; n--)
+        s = x86_write_slow(cpu, linear + (n - 1) * 8, &frame[n - 1], 8, X86_WRITE | access);
+    return s;
 }
 
 /* RSP from the 64-bit TSS: RSPn or ISTn, by its offset (SDM 3A, figure 7-11). */

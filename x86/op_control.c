@@ -69,24 +69,35 @@ static int op_iret(struct x86_cpu *cpu, const struct insn *i)
 /* --- software interrupts
  * --------------------------------------------------------------------------- */
 
+/* Delivery clears TF, and the trap of the instruction itself is not taken in its handler (SDM 3B,
+ * 17.3.1.4). */
+static int deliver(struct x86_cpu *cpu, enum x86_event_kind kind, uint8_t vector)
+{
+    bool step = cpu->rflags & X86_FLAG_TF;
+    int s = x86_deliver(cpu, kind, vector, false, 0);
+    if (unlikely(step) && s == X86_JUMP)
+        cpu->no_step = true;
+    return s;
+}
+
 static int op_int(struct x86_cpu *cpu, const struct insn *i)
 {
     /* In virtual-8086 mode INT n is sensitive to IOPL, INT3, INTO and INT1 are not. */
     if (cpu->v86 && (cpu->rflags & X86_FLAG_IOPL) != X86_FLAG_IOPL)
         return x86_fault(cpu, X86_GP, 0);
-    return x86_deliver(cpu, X86_EVENT_INT_N, (uint8_t)i->imm, false, 0);
+    return deliver(cpu, X86_EVENT_INT_N, (uint8_t)i->imm);
 }
 
 static int op_int3(struct x86_cpu *cpu, const struct insn *i)
 {
     (void)i;
-    return x86_deliver(cpu, X86_EVENT_INT3, X86_BP, false, 0);
+    return deliver(cpu, X86_EVENT_INT3, X86_BP);
 }
 
 static int op_int1(struct x86_cpu *cpu, const struct insn *i)
 {
     (void)i;
-    return x86_deliver(cpu, X86_EVENT_INT1, X86_DB, false, 0);
+    return deliver(cpu, X86_EVENT_INT1, X86_DB);
 }
 
 static int op_into(struct x86_cpu *cpu, const struct insn *i)
@@ -95,7 +106,7 @@ static int op_into(struct x86_cpu *cpu, const struct insn *i)
         return op_undefined(cpu, i);
     if (!(cpu->rflags & X86_FLAG_OF))
         return X86_OK;
-    return x86_deliver(cpu, X86_EVENT_INT3, X86_OF, false, 0);
+    return deliver(cpu, X86_EVENT_INT3, X86_OF);
 }
 
 /* Signed index against two signed bounds in memory. */

@@ -30,16 +30,26 @@ static void set_flat_stack(struct x86_cpu *cpu, uint16_t selector, uint8_t dpl)
     set_flat(&cpu->seg[SEG_SS], selector, dpl, X86_ATTR_DATA_FLAT);
 }
 
+/* Whether SYSCALL and SYSRET take a single-step trap depends on TF as they leave it, unlike for
+ * other instructions: else a user could have the kernel's entry trapped. */
+static void note_step(struct x86_cpu *cpu, uint64_t flags_before)
+{
+    if (unlikely(flags_before & ~cpu->rflags & X86_FLAG_TF))
+        cpu->no_step = true;
+}
+
 int x86_syscall(struct x86_cpu *cpu, const struct insn *i)
 {
     (void)i;
     if (unlikely(cpu->mode != INSN_MODE_64 || !(cpu->efer & X86_EFER_SCE)))
         return x86_fault(cpu, X86_UD, 0);
     uint16_t selector = (uint16_t)(cpu->msr.star >> 32);
+    uint64_t flags = cpu->rflags;
     cpu->gpr[RCX] = cpu->rip;
-    cpu->gpr[R11] = cpu->rflags & ~X86_FLAG_RF;
+    cpu->gpr[R11] = flags & ~X86_FLAG_RF;
     cpu->rip = cpu->msr.lstar;
-    cpu->rflags = (cpu->rflags & ~(cpu->msr.sfmask | X86_FLAG_RF)) | X86_FLAG_ONE;
+    cpu->rflags = (flags & ~(cpu->msr.sfmask | X86_FLAG_RF)) | X86_FLAG_ONE;
+    note_step(cpu, flags);
     set_flat_code(cpu, selector, 0, true);
     set_flat_stack(cpu, (uint16_t)(selector + 8), 0);
     return x86_far_done(cpu);
@@ -57,8 +67,10 @@ int x86_sysret(struct x86_cpu *cpu, const struct insn *i)
     if (unlikely(wide && !x86_is_canonical(cpu->gpr[RCX])))
         return x86_fault(cpu, X86_GP, 0);
     uint16_t selector = (uint16_t)(cpu->msr.star >> 48);
+    uint64_t flags = cpu->rflags;
     cpu->rip = wide ? cpu->gpr[RCX] : (uint32_t)cpu->gpr[RCX];
     cpu->rflags = (cpu->gpr[R11] & flags_mask) | X86_FLAG_ONE;
+    note_step(cpu, flags);
     set_flat_code(cpu, (uint16_t)(selector + (wide ? 16 : 0)), 3, wide);
     set_flat_stack(cpu, (uint16_t)(selector + 8), 3);
     return x86_far_done(cpu);
