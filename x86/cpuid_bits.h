@@ -85,6 +85,7 @@
 #define CPUID_7D_ARCH_CAPABILITIES CPUID_BIT(29)
 #define CPUID_71A_FZRM             CPUID_BIT(10)
 #define CPUID_71A_FSRS             CPUID_BIT(11)
+#define CPUID_72D_BHI_CTRL         CPUID_BIT(4)
 
 /* Leaf D, subleaf 1 EAX */
 #define CPUID_D1A_XSAVEOPT CPUID_BIT(0)
@@ -92,7 +93,6 @@
 /* Leaf 80000001 */
 #define CPUID_81C_LAHF      CPUID_BIT(0)
 #define CPUID_81C_LZCNT     CPUID_BIT(5)
-#define CPUID_81C_SSE4A     CPUID_BIT(6)
 #define CPUID_81C_PREFETCHW CPUID_BIT(8)
 #define CPUID_81D_SYSCALL   CPUID_BIT(11)
 #define CPUID_81D_NX        CPUID_BIT(20)

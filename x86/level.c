@@ -14,7 +14,10 @@
  * only what the context may reach, and one interpreter's branches are all that the host predicts.
  * So ARCH_CAPABILITIES says that none of the known leaks exist, and that IBRS is always in force,
  * and Linux finds no reason for page-table isolation, retpolines, return thunks, VERW or clearing
- * of branch history. IBRS, STIBP and IBPB are there to be written.
+ * of branch history. IBRS, STIBP and IBPB are there to be written. BHI_CTRL is, too: Linux since
+ * its ITS patches does not take BHI_NO for enough (attacks inside one mode) and would clear the
+ * history with a loop in every system call if it could not set BHI_DIS_S. What it asks for holds
+ * anyway.
  *
  * Left out on purpose: MONITOR (HLT costs no host CPU, MWAIT would), VME (no 64-bit guest wants
  * it), performance counters (leaf AH is zero), XSAVEC and XSAVES, MPX, PKU, SHA in v3 (Haswell to
@@ -86,6 +89,7 @@ enum { PHYSICAL_BITS = 39, LINEAR_BITS = 48 }; /* 39: what small hosts with EPT 
         CACHE(2, 3, 2, 16, 1024),           /* 1 MiB */                                            \
         CACHE(3, 3, 3, 16, 16384),          /* 16 MiB, shared */                                   \
         {6, 0, false, CPUID_6A_ARAT, 0, 0, 0}, {7, 1, true, ANY_71A, 0, 0, 0},                     \
+        {7, 2, true, 0, 0, 0, CPUID_72D_BHI_CTRL},                                                 \
         {0xB, 0, true, 0, 0, 0, 0}, /* filled in by x86_cpuid, as are 15H, 16H and 40000010H */    \
         {0xB, 1, true, 0, 0, 0, 0}, {0x15, 0, false, 0, 0, 0, 0}, {0x16, 0, false, 0, 0, 0, 0},    \
         {0x40000000,                                                                               \
@@ -112,7 +116,7 @@ enum { PHYSICAL_BITS = 39, LINEAR_BITS = 48 }; /* 39: what small hosts with EPT 
 
 /* Levels differ in these: level.name's last letters, leaf 1 ECX, ... */
 #define OWN_ROWS(n1, n2, l1c, l7b, ld0a, ld0c, ld1a, l81c, l81d)                                   \
-    {1, 0, false, SIGNATURE, 8 << 8, l1c, ANY_1D}, {7, 0, true, 1, l7b, 0, ANY_7D},                \
+    {1, 0, false, SIGNATURE, 8 << 8, l1c, ANY_1D}, {7, 0, true, 2, l7b, 0, ANY_7D},                \
         {0xD, 0, true, ld0a, ld0c, ld0c, 0}, {0xD, 1, true, ld1a, 0, 0, 0},                        \
         {0x80000001, 0, false, 0, 0, l81c, l81d},                                                  \
     {                                                                                              \
@@ -148,7 +152,7 @@ enum { PHYSICAL_BITS = 39, LINEAR_BITS = 48 }; /* 39: what small hosts with EPT 
 static const struct x86_level levels[] = {
     {
         .name = "v2",
-        .count = 26,
+        .count = 27,
         .row = {COMMON_ROWS, OWN_ROWS('v', '2', V2_1C, V2_7B, 3, 576, 0, V2_81C, V2_81D)},
         .insn_features = V2_FEATURES,
         .xcr0_mask = X86_XCR0_X87 | X86_XCR0_SSE,
@@ -157,7 +161,7 @@ static const struct x86_level levels[] = {
     },
     {
         .name = "v3",
-        .count = 27,
+        .count = 28,
         .row = {COMMON_ROWS,
                 OWN_ROWS('v', '3', V3_1C, V3_7B, 7, 832, CPUID_D1A_XSAVEOPT, V3_81C, V3_81D),
                 {0xD, 2, true, 256, 576, 0, 0}},
@@ -216,7 +220,6 @@ static const struct x86_feature_bit feature_bits[] = {
     ROW(RDPID, false, false, 2, 22, 7, 0, "rdpid"),
     ROW(XSAVEOPT, false, false, 0, 0, 0xD, 1, "xsaveopt"),
     ROW(LZCNT, false, false, 2, 5, 0x80000001, 0, "lzcnt"),
-    ROW(SSE4A, true, false, 2, 6, 0x80000001, 0, "sse4a"),
     ROW(RDTSCP, false, false, 3, 27, 0x80000001, 0, "rdtscp"),
 };
 

@@ -115,7 +115,7 @@ void x86_level_host(struct x86_level *out)
         else if (is_extra(b->feature))
             set_feature(out, b, true);
     }
-    /* SSE4A and friends may be there without AVX; nothing of VEX may. */
+    /* Without AVX nothing of VEX may be there. */
     if (!x86_level_has(out, INSN_FEATURE_AVX))
         drop_avx_state(out);
 

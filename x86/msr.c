@@ -31,7 +31,8 @@ enum {
     MCG_STATUS_WRITABLE = 7,
     FEATURE_CONTROL_LOCKED = 1,
 };
-#define UCODE_REVISION ((uint64_t)1 << 32)
+#define SPEC_CTRL_WRITABLE (X86_SPEC_CTRL_IBRS | X86_SPEC_CTRL_STIBP | X86_SPEC_CTRL_BHI_DIS_S)
+#define UCODE_REVISION     ((uint64_t)1 << 32)
 
 struct msr_row {
     uint32_t first, last;
@@ -301,8 +302,8 @@ static const struct msr_row rows[] = {
     {MSR_FEATURE_CONTROL, MSR_FEATURE_CONTROL, NOWHERE, 0, FEATURE_CONTROL_LOCKED, NULL, NULL, NULL},
     {MSR_TSC_ADJUST, MSR_TSC_ADJUST, STORED(msr.tsc_adjust), ALL_BITS, 0, NULL, NULL,
      write_tsc_adjust},
-    {MSR_SPEC_CTRL, MSR_SPEC_CTRL, STORED(msr.spec_ctrl), X86_SPEC_CTRL_IBRS | X86_SPEC_CTRL_STIBP,
-     0, needs_spec_ctrl, NULL, NULL},
+    {MSR_SPEC_CTRL, MSR_SPEC_CTRL, STORED(msr.spec_ctrl), SPEC_CTRL_WRITABLE, 0, needs_spec_ctrl,
+     NULL, NULL},
     {MSR_PRED_CMD, MSR_PRED_CMD, NOWHERE, X86_PRED_CMD_IBPB, 0, needs_spec_ctrl, read_never,
      write_ignored},
     {MSR_UCODE_REV, MSR_UCODE_REV, NOWHERE, ALL_BITS, UCODE_REVISION, NULL, NULL, write_ignored},

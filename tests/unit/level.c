@@ -72,7 +72,9 @@ static void test_features_match_cpuid(void)
             seen |= BIT(b->feature);
         }
         unit_context("%s", l->name);
-        CHECK_EQ(seen, BIT(INSN_FEATURE_COUNT) - 1); /* every feature has a row */
+        /* every feature has a row, but SSE4A, which the decoder does not know */
+        CHECK_EQ(seen | BIT(INSN_FEATURE_SSE4A), BIT(INSN_FEATURE_COUNT) - 1);
+        CHECK(!x86_level_has(l, INSN_FEATURE_SSE4A));
     }
     unit_context(NULL);
 }
@@ -216,7 +218,7 @@ static void test_out_of_range(void)
     ask(&e, 0xFFFFFFFF, 0xFFFFFFFF, out);
     CHECK(memcmp(out, last, sizeof(out)) == 0);
     const uint32_t zero[][2] = {{0x40000002, 0}, {0x4FFFFFFF, 0}, {4, 4},
-                                {7, 2},          {0xD, 3},        {0xA, 0}};
+                                {7, 3},          {0xD, 3},        {0xA, 0}};
     for (size_t i = 0; i < ARRAY_SIZE(zero); i++) {
         ask(&e, zero[i][0], zero[i][1], out);
         CHECK_EQ(out[0] | out[1] | out[2] | out[3], 0);

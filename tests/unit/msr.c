@@ -34,6 +34,7 @@ static const struct {
     {MSR_PLATFORM_ID, 0, false},
     {MSR_FEATURE_CONTROL, 1, false},
     {MSR_SPEC_CTRL, 3, true},
+    {MSR_SPEC_CTRL, X86_SPEC_CTRL_BHI_DIS_S, true},
     {MSR_SPEC_CTRL, 4, false},
     {MSR_PRED_CMD, 1, true},
     {MSR_PRED_CMD, 2, false},
