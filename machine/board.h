@@ -46,8 +46,8 @@ int pc_handle_exit(struct vcpu *v, struct exit *e);
 /* machine/pc_state.c: what identifies the machine, and its clock. object: struct pc. */
 extern const struct state_ops pc_state_ops;
 
-/* machine/firmware.c: what firmware does to a processor before anything else runs, to the board, and
- * to memory (ACPI tables). */
+/* machine/firmware.c: what firmware does to a processor before anything else runs, to the board,
+ * and to memory (ACPI tables). */
 void firmware_init_cpu(struct x86_cpu *cpu);
 int must_check firmware_init_board(struct vm *vm);
 

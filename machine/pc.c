@@ -74,9 +74,13 @@ static void kick_vcpu(struct vcpu *v)
 /* --- making -------------------------------------------------------------------------------------
  */
 
-static int add_memory(struct vm *vm, uint64_t memory, uint8_t *ram)
+/* The level may have fewer address bits than the largest definition needs. */
+static int add_memory(struct pc *pc, uint8_t *ram)
 {
-    uint64_t below = boot_ram_below(memory), above = boot_ram_above(memory);
+    struct vm *vm = pc->vm;
+    uint64_t below = boot_ram_below(pc->memory), above = boot_ram_above(pc->memory);
+    if (above > 0 && GIB(4) + above > BIT(pc->level->physical_bits))
+        return ERR_RANGE;
     int err = guest_mem_add(&vm->mem, gpa(0), below, ram, true);
     if (err == OK && above > 0)
         err = guest_mem_add(&vm->mem, gpa(GIB(4)), above, ram + below, true);
@@ -171,7 +175,7 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
         vm->kick_vcpu = kick_vcpu;
 
     const char *what = "machine's memory map";
-    int err = add_memory(vm, config->memory, ram);
+    int err = add_memory(pc, ram);
     if (err != OK)
         goto destroy;
     what = "engine";

@@ -115,6 +115,21 @@ static void test_memory_map(void)
     pc_env_destroy(&e);
 }
 
+/* More RAM than the level's processors can address. */
+static void test_memory_too_large(void)
+{
+    static struct pc_env e;
+    unsigned int before = fake_seam_allocations();
+    pc_env_create(&e, 1);
+    e.ram = mmap(NULL, MIB(32), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    e.config.memory = BIT(62);
+    CHECK_EQ(pc_env_build(&e), ERR_RANGE);
+    CHECK(strstr(e.message, "memory map") != NULL);
+    check_empty(&e, before);
+    e.config.memory = MIB(32);
+    pc_env_destroy(&e);
+}
+
 static void check_mtrrs(const struct pc_env *e)
 {
     for (uint32_t id = 0; id < e->vm.vcpu_count; id++) {
@@ -355,6 +370,7 @@ int main(void)
     UNIT_RUN(test_failed_allocations);
     UNIT_RUN(test_failing_engine);
     UNIT_RUN(test_memory_map);
+    UNIT_RUN(test_memory_too_large);
     UNIT_RUN(test_boot_32);
     UNIT_RUN(test_boot_64);
     UNIT_RUN(test_boot_error);
