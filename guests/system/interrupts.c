@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* HLT and its wake-up by timers, priorities, interrupt shadows of STI and MOV SS, NMI and its
+ * masking. */
+#include "guests/lib/guest.h"
+
+static volatile unsigned int ticks, nmis, order_count;
+static volatile uint8_t order[8];
+static volatile reg_t last_rip, last_flags;
+
+static void on_interrupt(struct guest_frame *f)
+{
+    ticks++;
+    last_rip = f->rip;
+    last_flags = f->rflags;
+    if (order_count < 8)
+        order[order_count++] = (uint8_t)f->vector;
+    apic_write(APIC_EOI, 0);
+}
+
+static void set_up(void)
+{
+    ticks = 0;
+    order_count = 0;
+    last_rip = 0;
+}
+
+static void test_self_ipi(void)
+{
+    set_up();
+    apic_send_self(0x50);
+    apic_send_self(0x70);
+    apic_send_self(0x60);
+    CHECK_EQ(ticks, 0); /* IF is clear */
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory");
+    CHECK_EQ(ticks, 3);
+    CHECK_EQ(order[0], 0x70);
+    CHECK_EQ(order[1], 0x60);
+    CHECK_EQ(order[2], 0x50);
+    /* task priority keeps its class out */
+    set_up();
+    apic_write(0x80, 0x60);
+    apic_send_self(0x50);
+    apic_send_self(0x70);
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory");
+    CHECK_EQ(ticks, 1);
+    CHECK_EQ(order[0], 0x70);
+    apic_write(0x80, 0);
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory");
+    CHECK_EQ(ticks, 2);
+}
+
+static void start_timer(uint32_t mode, uint32_t count)
+{
+    apic_write(APIC_TIMER_DIVIDE, 0xB); /* by 1 */
+    apic_write(APIC_LVT_TIMER, mode | 0x50);
+    apic_write(APIC_TIMER_COUNT, count);
+}
+
+static void test_halt_and_timer(void)
+{
+    set_up();
+    start_timer(0, 2000000); /* one-shot, some ms */
+    while (ticks < 1)
+        __asm__ volatile("sti; hlt; cli" : : : "memory");
+    CHECK_EQ(ticks, 1);
+    CHECK_EQ(apic_read(APIC_TIMER_CURRENT), 0);
+    /* periodic */
+    set_up();
+    start_timer(1 << 17, 1000000);
+    while (ticks < 5)
+        __asm__ volatile("sti; hlt; cli" : : : "memory");
+    apic_write(APIC_LVT_TIMER, 1 << 16 | 0x50);
+    apic_write(APIC_TIMER_COUNT, 0);
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory"); /* one may have been pending */
+    CHECK(ticks == 5 || ticks == 6);
+    /* TSC deadline */
+    if (cpuid(1, 0).c >> 24 & 1) {
+        set_up();
+        apic_write(APIC_LVT_TIMER, 2 << 17 | 0x50);
+        uint64_t deadline = rdtsc() + 1000000;
+        wrmsr(MSR_TSC_DEADLINE, deadline);
+        while (ticks < 1)
+            __asm__ volatile("sti; hlt; cli" : : : "memory");
+        CHECK(rdtsc() >= deadline);
+        CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
+        apic_write(APIC_LVT_TIMER, 1 << 16 | 0x50);
+    }
+}
+
+/* The 8254 through the 8259, as virtual wire. */
+static void test_pit(void)
+{
+    set_up();
+    guest_set_handler(0x20, on_interrupt);
+    apic_write(0x350, 0x700); /* LINT0: ExtINT */
+    outb(0x20, 0x11);
+    outb(0x21, 0x20);
+    outb(0x21, 4);
+    outb(0x21, 1);
+    outb(0x21, 0xFE); /* IRQ 0 only */
+    outb(0xA1, 0xFF);
+    outb(0x43, 0x34); /* channel 0, mode 2 */
+    outb(0x40, 0xA9);
+    outb(0x40, 0x04); /* 1193: about 1 ms */
+    for (int n = 0; n < 3; n++) {
+        unsigned int before = ticks;
+        while (ticks == before)
+            __asm__ volatile("sti; hlt; cli" : : : "memory");
+        outb(0x20, 0x20);
+    }
+    outb(0x21, 0xFF);
+    CHECK(ticks >= 3);
+    CHECK_EQ(order[0], 0x20);
+}
+
+static void test_sti_shadow(void)
+{
+    extern uint8_t sti_after[];
+    set_up();
+    apic_send_self(0x50);
+    __asm__ volatile("sti\n"
+                     "nop\n" /* is still done */
+                     "sti_after: nop\n"
+                     "cli"
+                     :
+                     :
+                     : "memory");
+    CHECK_EQ(ticks, 1);
+    CHECK_EQ(last_rip, (uintptr_t)sti_after);
+    /* STI; CLI lets nothing in */
+    set_up();
+    apic_send_self(0x50);
+    __asm__ volatile("sti; cli; nop; nop" : : : "memory");
+    CHECK_EQ(ticks, 0);
+    /* a second STI casts no shadow of its own */
+    __asm__ volatile("sti; sti; cli" : : : "memory");
+    CHECK_EQ(ticks, 1);
+    /* POPF has no shadow */
+    extern uint8_t popf_after[];
+    set_up();
+    apic_send_self(0x50);
+    __asm__ volatile("pushf; orl $0x200, (%%rsp); popf\n"
+                     "popf_after: nop\n"
+                     "cli"
+                     :
+                     :
+                     : "memory", "cc");
+    CHECK_EQ(ticks, 1);
+    CHECK_EQ(last_rip, (uintptr_t)popf_after);
+}
+
+static void test_mov_ss_shadow(void)
+{
+    extern uint8_t mov_ss_after[];
+    set_up();
+    uint16_t ss = SEL_DATA;
+    /* the interrupt comes while IF is set: sent by the store right before MOV SS */
+    __asm__ volatile("sti; nop\n"
+                     "movl $0x44050, (%0)\n"
+                     "mov %1, %%ss\n"
+                     "nop\n"
+                     "mov_ss_after: nop; nop; nop\n"
+                     "cli"
+                     :
+                     : "r"(apic_register(APIC_ICR)), "r"(ss)
+                     : "memory");
+    CHECK_EQ(ticks, 1);
+    CHECK(last_rip != (uintptr_t)mov_ss_after - 1); /* before or after the pair, never between */
+}
+
+/* --- NMI --- */
+
+static volatile unsigned int nesting, deepest;
+
+static void on_nmi(struct guest_frame *f)
+{
+    (void)f;
+    nmis++;
+    nesting++;
+    if (nesting > deepest)
+        deepest = nesting;
+    if (nmis == 1) {
+        apic_send(0, 0x44400); /* self, NMI: has to wait for our IRET */
+        for (int n = 0; n < 1000; n++)
+            pause();
+    }
+    nesting--;
+}
+
+static void test_nmi(void)
+{
+    guest_set_handler(X86_NMI, on_nmi);
+    nmis = deepest = 0;
+    /* with IF clear */
+    apic_send(apic_read(APIC_ID) >> 24, 0x4400); /* physical, NMI */
+    for (int n = 0; n < 1000 && nmis < 2; n++)
+        pause();
+    CHECK_EQ(nmis, 2);
+    CHECK_EQ(deepest, 1);
+    guest_set_handler(X86_NMI, NULL);
+}
+
+int main(void)
+{
+    apic_enable();
+    for (unsigned int v = 0x40; v < 0x80; v++)
+        guest_set_handler((uint8_t)v, on_interrupt);
+    GUEST_RUN(test_self_ipi);
+    GUEST_RUN(test_halt_and_timer);
+    GUEST_RUN(test_pit);
+    GUEST_RUN(test_sti_shadow);
+    GUEST_RUN(test_mov_ss_shadow);
+    GUEST_RUN(test_nmi);
+    return guest_done();
+}
