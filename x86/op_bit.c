@@ -17,15 +17,16 @@
         return expr;                                                                               \
     }
 
-/* --- BT, BTS, BTR, BTC --- */
+/* --- BT, BTS, BTR, BTC: CF only (all but ZF of the others are undefined, and unchanged) --- */
 
 /* src: the bit's number within the operand (the host masks it to the operand size). */
-#define BIT_DEFINE_OP(name, bits, suffix, mod)                                                     \
-    static uint64_t name##_reg##bits(uint64_t *dst, uint64_t src, uint64_t rflags)                 \
+#define BIT_DEFINE_TEST(name, bits, suffix, mod)                                                   \
+    static always_inline uint64_t name##_reg##bits(uint64_t *dst, uint64_t src, uint64_t rflags)   \
     {                                                                                              \
-        uint64_t d = *dst, carrier = x86_flags_pack(rflags);                                       \
-        __asm__(X86_ASM_LOAD_FLAGS #name suffix " %" mod "[src], %" mod "[dst]" X86_ASM_SAVE_FLAGS \
-                : [dst] "+r"(d), "+&a"(carrier)                                                    \
+        uint64_t d = *dst, carrier;                                                                \
+        (void)rflags;                                                                              \
+        __asm__(#name suffix " %" mod "[src], %" mod "[dst]" X86_ASM_SAVE_FLAGS                    \
+                : [dst] "+r"(d), "=&a"(carrier)                                                    \
                 : [src] "r"(src)                                                                   \
                 : "cc");                                                                           \
         *dst = d;                                                                                  \
@@ -39,7 +40,7 @@ static always_inline int bit_reg(struct x86_cpu *cpu, const struct insn *i, uint
     uint64_t carrier = op(&d, offset, cpu->rflags);
     if (write)
         operand_put_reg(cpu, i->rm, size, d);
-    x86_flags_merge(cpu, X86_FLAGS_STATUS, carrier);
+    x86_flags_merge(cpu, X86_FLAG_CF, carrier);
     return X86_OK;
 }
 
@@ -72,7 +73,7 @@ static int bit_test_mem(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
         s = x86_read_size(cpu, linear, size, &v);
     if (s != X86_OK)
         return s;
-    x86_flags_merge(cpu, X86_FLAGS_STATUS, op(&v, offset, cpu->rflags));
+    x86_flags_merge(cpu, X86_FLAG_CF, op(&v, offset, cpu->rflags));
     return X86_OK;
 }
 
@@ -85,7 +86,7 @@ static int bit_change_mem(struct x86_cpu *cpu, const struct insn *i, uint8_t siz
         s = operand_rmw_at(cpu, linear, op, offset, size, i->flags & INSN_LOCK, &carrier);
     if (s != X86_OK)
         return s;
-    x86_flags_merge(cpu, X86_FLAGS_STATUS, carrier);
+    x86_flags_merge(cpu, X86_FLAG_CF, carrier);
     return X86_OK;
 }
 
@@ -96,9 +97,9 @@ static int bit_change_mem(struct x86_cpu *cpu, const struct insn *i, uint8_t siz
     BIT_HANDLER(name##_mem##bits, mem(cpu, i, size, name##_reg##bits))
 
 #define BIT_TEST(name, write, mem)                                                                 \
-    BIT_DEFINE_OP(name, 16, "w", "w")                                                              \
-    BIT_DEFINE_OP(name, 32, "l", "k")                                                              \
-    BIT_DEFINE_OP(name, 64, "q", "q")                                                              \
+    BIT_DEFINE_TEST(name, 16, "w", "w")                                                            \
+    BIT_DEFINE_TEST(name, 32, "l", "k")                                                            \
+    BIT_DEFINE_TEST(name, 64, "q", "q")                                                            \
     BIT_HANDLERS(name, 16, 2, write, mem)                                                          \
     BIT_HANDLERS(name, 32, 4, write, mem)                                                          \
     BIT_HANDLERS(name, 64, 8, write, mem)
@@ -109,6 +110,18 @@ BIT_TEST(btr, true, bit_change_mem)
 BIT_TEST(btc, true, bit_change_mem)
 
 /* --- reg <- op(rm): scans and counts --- */
+
+#define BIT_DEFINE_OP(name, bits, suffix, mod)                                                     \
+    static uint64_t name##_reg##bits(uint64_t *dst, uint64_t src, uint64_t rflags)                 \
+    {                                                                                              \
+        uint64_t d = *dst, carrier = x86_flags_pack(rflags);                                       \
+        __asm__(X86_ASM_LOAD_FLAGS #name suffix " %" mod "[src], %" mod "[dst]" X86_ASM_SAVE_FLAGS \
+                : [dst] "+r"(d), "+&a"(carrier)                                                    \
+                : [src] "r"(src)                                                                   \
+                : "cc");                                                                           \
+        *dst = d;                                                                                  \
+        return carrier;                                                                            \
+    }
 
 static int bit_unary(struct x86_cpu *cpu, const struct insn *i, uint8_t size, operand_reg_fn *op)
 {

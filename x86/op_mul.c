@@ -143,44 +143,63 @@ MULTIPLY(imul)
 DIVIDE(div, false)
 DIVIDE(idiv, true)
 
-/* --- IMUL with two and three operands: reg <- reg * rm, rm * imm --- */
+/*
+ * --- IMUL with two and three operands: reg <- reg * rm, rm * imm ---
+ *
+ * Compilers use these all the time, so only CF and OF are taken over. The others are undefined, and
+ * stay as they were, as on Zen processors.
+ */
+
+#define IMUL_FLAGS (X86_FLAG_CF | X86_FLAG_OF)
 
 #define MUL_DEFINE_TWO(bits, suffix, mod)                                                          \
-    static always_inline uint64_t imul_reg##bits(uint64_t *dst, uint64_t src, uint64_t rflags)     \
+    static always_inline uint64_t imul_reg##bits(uint64_t *dst, uint64_t src)                      \
     {                                                                                              \
-        uint64_t d = *dst, carrier = x86_flags_pack(rflags);                                       \
-        __asm__(X86_ASM_LOAD_FLAGS "imul" suffix " %" mod "[src], %" mod                           \
-                                   "[dst]" X86_ASM_SAVE_FLAGS                                      \
-                : [dst] "+r"(d), "+&a"(carrier)                                                    \
+        uint64_t d = *dst, carrier;                                                                \
+        __asm__("imul" suffix " %" mod "[src], %" mod "[dst]" X86_ASM_SAVE_FLAGS                   \
+                : [dst] "+r"(d), "=&a"(carrier)                                                    \
                 : [src] "r"(src)                                                                   \
                 : "cc");                                                                           \
         *dst = d;                                                                                  \
         return carrier;                                                                            \
     }                                                                                              \
-    MUL_HANDLER(imul_reg_rm##bits, imul_two(cpu, i, bits / 8, imul_reg##bits))                     \
-    MUL_HANDLER(imul_imm##bits, imul_three(cpu, i, bits / 8, imul_reg##bits))
+    MUL_HANDLER(imul_reg_rm##bits, imul_reg_rm(cpu, i, bits / 8, imul_reg##bits))                  \
+    MUL_HANDLER(imul_reg_mem##bits, imul_reg_mem(cpu, i, bits / 8, imul_reg##bits))                \
+    MUL_HANDLER(imul_imm##bits, imul_imm(cpu, i, bits / 8, imul_reg##bits))
 
-static always_inline int imul_two(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
-                                  operand_reg_fn *op)
+typedef uint64_t imul_fn(uint64_t *dst, uint64_t src);
+
+static always_inline int imul_reg_rm(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
+                                     imul_fn *op)
 {
-    uint64_t v;
-    int s = mul_source(cpu, i, size, &v);
-    if (unlikely(s != X86_OK))
-        return s;
-    x86_flags_merge(cpu, X86_FLAGS_STATUS, op(&cpu->gpr[i->reg & 15], v, cpu->rflags));
+    uint64_t d = cpu->gpr[i->reg & 15];
+    uint64_t carrier = op(&d, operand_get_reg(cpu, i->rm, size));
+    cpu->gpr[i->reg & 15] = d;
+    x86_flags_merge(cpu, IMUL_FLAGS, carrier);
     return X86_OK;
 }
 
-static always_inline int imul_three(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
-                                    operand_reg_fn *op)
+static always_inline int imul_reg_mem(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
+                                      imul_fn *op)
+{
+    uint64_t v;
+    int s = operand_load(cpu, i, size, &v);
+    if (s != X86_OK)
+        return s;
+    x86_flags_merge(cpu, IMUL_FLAGS, op(&cpu->gpr[i->reg & 15], v));
+    return X86_OK;
+}
+
+static always_inline int imul_imm(struct x86_cpu *cpu, const struct insn *i, uint8_t size,
+                                  imul_fn *op)
 {
     uint64_t v;
     int s = mul_source(cpu, i, size, &v);
     if (unlikely(s != X86_OK))
         return s;
-    uint64_t carrier = op(&v, i->imm, cpu->rflags);
+    uint64_t carrier = op(&v, i->imm);
     operand_set_reg(cpu, i->reg, size, v);
-    x86_flags_merge(cpu, X86_FLAGS_STATUS, carrier);
+    x86_flags_merge(cpu, IMUL_FLAGS, carrier);
     return X86_OK;
 }
 
@@ -301,9 +320,15 @@ static int das(struct x86_cpu *cpu, const struct insn *i)
 
 static x86_op_fn *select_imul2(const struct insn *i)
 {
-    static x86_op_fn *const table[2][3] = {{imul_reg_rm16, imul_reg_rm32, imul_reg_rm64},
-                                           {imul_imm16, imul_imm32, imul_imm64}};
-    return table[i->form == INSN_FORM_REG_RM_IMM][operand_size_index(i->opsize) - 1];
+    enum { IN_REG, IN_MEM, BY_IMM, SHAPES };
+    static x86_op_fn *const table[SHAPES][3] = {
+        [IN_REG] = {imul_reg_rm16, imul_reg_rm32, imul_reg_rm64},
+        [IN_MEM] = {imul_reg_mem16, imul_reg_mem32, imul_reg_mem64},
+        [BY_IMM] = {imul_imm16, imul_imm32, imul_imm64}};
+    unsigned shape = i->form == INSN_FORM_REG_RM_IMM ? BY_IMM
+                     : i->flags & INSN_MEM           ? IN_MEM
+                                                     : IN_REG;
+    return table[shape][operand_size_index(i->opsize) - 1]; /* never one byte */
 }
 
 x86_op_fn *x86_select_mul(const struct insn *i)

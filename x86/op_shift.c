@@ -6,6 +6,9 @@
  * The host's instruction runs with the guest's flags loaded and the count in CL, whatever form the
  * guest used: so a count of zero leaves flags alone and clears the upper half of a 32-bit register
  * by itself, and flags that the manual leaves undefined come out as the processor makes them.
+ *
+ * SHL, SHR and SAR of a register by an immediate other than zero are the exception: they write all
+ * status flags, so the old ones need not be loaded.
  */
 #include "x86/operand.h"
 
@@ -76,6 +79,42 @@ SHIFT(rcr)
 SHIFT(shl)
 SHIFT(shr)
 SHIFT(sar)
+
+/* --- SHL, SHR, SAR of a register by a constant that is not zero --- */
+
+#define SHIFT_DEFINE_QUICK(name, bits, suffix, mod)                                                \
+    static int name##_quick##bits(struct x86_cpu *cpu, const struct insn *i)                       \
+    {                                                                                              \
+        uint64_t d = operand_get_reg(cpu, i->rm, bits / 8), carrier;                               \
+        __asm__(#name suffix " %%cl, %" mod "[dst]" X86_ASM_SAVE_FLAGS                             \
+                : [dst] "+r"(d), "=&a"(carrier)                                                    \
+                : "c"(i->imm)                                                                      \
+                : "cc");                                                                           \
+        operand_put_reg(cpu, i->rm, bits / 8, d);                                                  \
+        x86_flags_merge(cpu, X86_FLAGS_STATUS, carrier);                                           \
+        return X86_OK;                                                                             \
+    }
+
+#define SHIFT_QUICK(name)                                                                          \
+    SHIFT_DEFINE_QUICK(name, 32, "l", "k")                                                         \
+    SHIFT_DEFINE_QUICK(name, 64, "q", "q")
+
+SHIFT_QUICK(shl)
+SHIFT_QUICK(shr)
+SHIFT_QUICK(sar)
+
+/* NULL if i is none of these. */
+static x86_op_fn *select_quick(const struct insn *i)
+{
+    static x86_op_fn *const table[][2] = {[INSN_SHL - INSN_SHL] = {shl_quick32, shl_quick64},
+                                          [INSN_SHR - INSN_SHL] = {shr_quick32, shr_quick64},
+                                          [INSN_SAL - INSN_SHL] = {shl_quick32, shl_quick64},
+                                          [INSN_SAR - INSN_SHL] = {sar_quick32, sar_quick64}};
+    if (i->op < INSN_SHL || i->opsize < 4 || i->flags & INSN_MEM || i->form != INSN_FORM_RM_IMM ||
+        (i->imm & (i->opsize * 8u - 1)) == 0)
+        return NULL;
+    return table[i->op - INSN_SHL][i->opsize == 8];
+}
 
 /* --- SHLD, SHRD --- */
 
@@ -198,6 +237,9 @@ x86_op_fn *x86_select_shift(const struct insn *i)
         return select_double(i);
     if (i->op > INSN_SAR)
         return shift_bmi2;
+    x86_op_fn *quick = select_quick(i);
+    if (quick)
+        return quick;
     bool cl = i->form == INSN_FORM_RM_CL;
     enum shift_shape shape = i->flags & INSN_MEM ? (cl ? SHIFT_MEM_CL : SHIFT_MEM_IMM)
                                                  : (cl ? SHIFT_RM_CL : SHIFT_RM_IMM);

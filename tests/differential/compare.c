@@ -13,6 +13,17 @@
     (X86_FLAGS_STATUS | X86_FLAG_TF | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_IOPL | X86_FLAG_NT |    \
      X86_FLAG_AC | X86_FLAG_ID)
 
+/* What the manual leaves undefined and the emulator does not take from the host (see there): Zen
+ * processors leave those unchanged, too. */
+static uint64_t undefined_flags(const struct insn *i)
+{
+    if (i->op == INSN_IMUL2)
+        return X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_AF | X86_FLAG_PF;
+    if (i->op >= INSN_BT && i->op <= INSN_BTC)
+        return X86_FLAG_OF | X86_FLAG_SF | X86_FLAG_AF | X86_FLAG_PF;
+    return 0;
+}
+
 static const char *const register_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
                                                "rsi", "rdi", "r8",  "r9",  "r10", "r11",
                                                "r12", "r13", "r14", "r15"};
@@ -58,7 +69,7 @@ static bool compare_registers(const struct test_case *c, const struct state *hos
                 (void)differs(true, register_names[n], host->gpr[n], guest->gpr[n]);
         }
     }
-    if ((host->rflags ^ guest->rflags) & COMPARED_FLAGS) {
+    if ((host->rflags ^ guest->rflags) & COMPARED_FLAGS & ~undefined_flags(&c->insn)) {
         equal = false;
         if (show)
             (void)differs(true, "rflags", host->rflags, guest->rflags);
