@@ -22,7 +22,7 @@
 /* Bounds of memory: a Linux kernel needs more, a test guest can do with less than 16 MiB. */
 #define CONFIG_MEMORY_UNIT MIB(1)
 #define CONFIG_MEMORY_MIN  MIB(2)
-#define CONFIG_MEMORY_MAX  GIB(512)
+#define CONFIG_MEMORY_MAX  GIB(256) /* with the hole it fits the 39 address bits of v2 and v3 */
 
 enum { CONFIG_TSC_KHZ_MIN = 100 * 1000, CONFIG_TSC_KHZ_MAX = 10 * 1000 * 1000 };
 

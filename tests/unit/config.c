@@ -331,7 +331,7 @@ static void test_check(void)
     c.memory = 0;
     expect(&c, "memory of 0 bytes is too small (at least 2M)");
     c.memory = 1ull << 60;
-    expect(&c, "memory of 1152921504606846976 bytes is too large (at most 512G)");
+    expect(&c, "memory of 1152921504606846976 bytes is too large (at most 256G)");
     c.memory = (16 << 20) + 4096;
     expect(&c, "memory of 16781312 bytes is not a whole number of MiB (try 16M)");
     c = good;
