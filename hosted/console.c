@@ -22,10 +22,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/seam.h"
 #include "hosted/home.h"
 #include "hosted/log.h"
 #include "hosted/report.h"
+#include "hosted/seam.h"
 #include "machine/pc.h"
 
 enum { READ_SIZE = 256, RETRY_MAX_MS = 16 };
@@ -40,9 +40,7 @@ static void console_write(void *owner, const uint8_t *bytes, size_t size)
 
 static void console_room(void *owner)
 {
-    struct home *h = owner;
-
-    seam_vm_stopped(&h->vm); /* its effect is all we need: the main thread wakes */
+    seam_wake_main(owner);
 }
 
 const struct console_ops console_home_ops = {.write = console_write, .room = console_room};

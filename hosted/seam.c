@@ -156,11 +156,14 @@ void seam_timer_fired(struct home *h)
     pthread_mutex_unlock(&h->timer_lock);
 }
 
+void seam_wake_main(struct home *h)
+{
+    (void)eventfd_write(h->wake_fd, 1);
+}
+
 void seam_vm_stopped(struct vm *vm)
 {
-    struct home *h = vm->home;
-
-    (void)eventfd_write(h->wake_fd, 1);
+    seam_wake_main(vm->home);
 }
 
 int seam_exec_alloc(struct seam_exec *e, size_t size)

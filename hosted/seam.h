@@ -8,6 +8,8 @@
 
 struct home;
 
+/* Any thread, any lock held: the main thread looks around. */
+void seam_wake_main(struct home *h);
 /* Main thread: the timer has fired; forgets the armed deadline, so that the next one is armed. */
 void seam_timer_fired(struct home *h);
 
