@@ -111,7 +111,7 @@ $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
 
 ## unit           unit tests of the freestanding part under ASan and UBSan
 unit: $(UNIT_BINS)
-	@set -e; for t in $(UNIT_BINS); do $$t; done
+	@tools/run-programs.sh $(UNIT_BINS)
 
 # --- fuzzing: tests/fuzz/NAME.c -> build/fuzz/NAME, seeds in tests/fuzz/corpus/NAME ---------------
 
@@ -181,37 +181,8 @@ $(INITRDS): $(G)/initrd
 .PHONY: guests
 guests: $(INITRDS)
 
-# --- the README's commands ----------------------------------------------------------------------
-
-.PHONY: run test test-nightly bench setup-run setup-test setup-bench test-programs
-setup-run:
-	@tools/setup.sh run
-setup-test:
-	@tools/setup.sh test
-setup-bench:
-	@tools/setup.sh bench
-
-## run            sets up, builds, and boots Debian: to its shell with a terminal, else scripted
-run: setup-run
-	@$(MAKE) --no-print-directory $(O)/lodge guests
-	@tools/run.sh $(O)
-
-## test           sets up and passes all tests (what CI runs)
-test: setup-test
-	@$(MAKE) --no-print-directory test-programs
-	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites $(SUITES)
-
-## test-nightly   the same at full count
-test-nightly: setup-test
-	@$(MAKE) --no-print-directory test-programs
-	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-nightly tools/run-tests.sh tests/suites-nightly $(SUITES)
-
-## bench          boot time beside qemu-system-x86_64 -accel tcg
-bench: setup-bench
-	@$(MAKE) --no-print-directory $(O)/lodge guests
-	@python3 tools/bench.py $(O)
-
-test-programs: all $(UNIT_BINS) guests
+clean:
+	rm -rf $(O)
 
 # --- unit tests of the hosted home: tests/hosted/NAME.c -> build/test/hosted-bin/NAME -------------
 # They use the real seam, so of tests/lib only the frame.
@@ -234,10 +205,40 @@ $(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(
 ## hosted-unit    unit tests of the hosted home under ASan and UBSan
 .PHONY: hosted-unit
 hosted-unit: $(HOSTED_UNIT_BINS)
-	@set -e; for t in $(HOSTED_UNIT_BINS); do $$t; done
+	@tools/run-programs.sh $(HOSTED_UNIT_BINS)
 
-clean:
-	rm -rf $(O)
+# --- the README's commands ----------------------------------------------------------------------
+
+.PHONY: run test test-nightly bench setup-run setup-test setup-bench test-programs
+setup-run:
+	@tools/setup.sh run
+setup-test:
+	@tools/setup.sh test
+setup-bench:
+	@tools/setup.sh bench
+
+## run            sets up, builds, and boots Debian: to its shell with a terminal, else scripted
+run: setup-run
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests
+	@tools/run.sh $(O)
+
+## test           sets up and passes all tests (what CI runs)
+test: setup-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
+	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites $(SUITES)
+
+## test-nightly   the same at full count
+test-nightly: setup-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
+	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-nightly tools/run-tests.sh tests/suites-nightly $(SUITES)
+
+## bench          boot time beside qemu-system-x86_64 -accel tcg
+bench: setup-bench
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests
+	@python3 tools/bench.py $(O)
+
+test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(O)/differential/differential fuzz $(O)/asan/lodge \
+    guests own-guests
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:
