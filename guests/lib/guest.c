@@ -272,6 +272,8 @@ void guest_dispatch(struct guest_frame *f)
 
 void guest_init(void)
 {
+    outb(0x21, 0xFF); /* firmware may have left the 8254 and the 8259 running */
+    outb(0xA1, 0xFF);
     for (unsigned int v = 0; v < 256; v++)
         guest_reset_gate((uint8_t)v);
     uint64_t stack = (uintptr_t)guest_interrupt_stack_end;

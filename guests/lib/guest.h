@@ -46,6 +46,9 @@
 
 typedef unsigned long reg_t; /* a general register */
 
+/* Named by assembly inside functions, which the compiler does not see. */
+#define by_asm __attribute__((used))
+
 /* --- output and end --- */
 
 void guest_putc(char c);

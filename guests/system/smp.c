@@ -7,7 +7,7 @@
 #define L      UINT64_C(0x4000000000)
 #define ptr(a) ((void *)(uintptr_t)(a))
 
-enum { MAX = 16, ROUNDS = 20000, PATIENCE = 500000000 };
+enum { MAX = 16, ROUNDS = 20000, MESSAGES = 2000, PATIENCE = 500000000 };
 
 /* The others run one job after the other, as the boot processor says. */
 static void (*volatile job)(unsigned int n);
@@ -175,9 +175,9 @@ static void receive(unsigned int n)
 {
     if (n != 1)
         return;
-    for (uint64_t k = 1; k <= ROUNDS; k++) {
+    for (uint64_t k = 1; k <= MESSAGES; k++) {
         while (flag < k)
-            ;
+            pause();
         if (message < k)
             stale++;
         flag = 0;
@@ -192,11 +192,11 @@ static void test_order(void)
     }
     flag = 0;
     begin(receive);
-    for (uint64_t k = 1; k <= ROUNDS; k++) {
+    for (uint64_t k = 1; k <= MESSAGES; k++) {
         message = k;
         flag = k;
         while (flag)
-            ;
+            pause();
     }
     CHECK(wait_for(&done, cpus - 1));
     CHECK_EQ(stale, 0);
@@ -283,8 +283,10 @@ static void on_shoot_down(struct guest_frame *f)
 static void look(unsigned int n)
 {
     __asm__ volatile("sti");
-    while (listen)
+    while (listen) {
         looked[n] = *(volatile uint64_t *)ptr(L + 0x5000);
+        pause();
+    }
     __asm__ volatile("cli");
 }
 
@@ -296,7 +298,7 @@ static void test_shoot_down(void)
     guest_map(L + 0x5000, page[0], X86_PTE_P | X86_PTE_W, 0);
     listen = true;
     begin(look);
-    for (unsigned int round = 1; round <= 50; round++) {
+    for (unsigned int round = 1; round <= 20; round++) {
         flushed = 0;
         guest_map(L + 0x5000, page[round & 1], X86_PTE_P | X86_PTE_W, 0);
         apic_send(0, 0xC4051);
@@ -333,6 +335,7 @@ static void run_code(unsigned int n)
         __asm__ volatile("call *%1" : "=a"(got) : "r"(code) : "memory");
         if (got < before)
             wrong++;
+        pause();
     }
 }
 
@@ -345,7 +348,7 @@ static void test_cross_modifying(void)
     version = 0;
     listen = true;
     begin(run_code);
-    for (uint32_t k = 1; k <= 2000; k++) {
+    for (uint32_t k = 1; k <= 500; k++) {
         *(volatile uint32_t *)(code + 1) = k;
         version = k;
         for (int p = 0; p < 20; p++)
