@@ -925,6 +925,52 @@ static void test_posts_are_not_lost(void)
     CHECK_EQ(eois, POSTS);
 }
 
+static _Atomic bool timer_thread_ends;
+
+static void *run_timers(void *arg)
+{
+    while (!atomic_load(&timer_thread_ends))
+        vm_timers_run(&vm);
+    return arg;
+}
+
+/* The timer thread reruns a periodic timer while its owner reprograms it: what the owner wrote last
+ * holds, and a timer that was switched off stays off. */
+static void test_timer_reprogrammed_while_firing(void)
+{
+    pthread_t thread;
+    unsigned int taken = 0;
+    fake_seam_real_time(true);
+    setup();
+    enable_all();
+    wr(0, LAPIC_TIMER_DIVIDE, 0xB);
+    atomic_store(&timer_thread_ends, false);
+    pthread_create(&thread, NULL, run_timers, NULL);
+    for (unsigned int i = 0; i < 300; i++) {
+        wr(0, LAPIC_LVT_TIMER, i % 3 == 0 ? 0x40 : 0x20040);
+        wr(0, LAPIC_TIMER_INITIAL, 100 * US + i * 16);
+        uint64_t until = seam_time_ns() + (i % 5) * 60 * US;
+        while (seam_time_ns() < until)
+            rd(0, LAPIC_TIMER_CURRENT);
+        wr(0, i & 1 ? LAPIC_TIMER_INITIAL : LAPIC_TIMER_DIVIDE, i & 1 ? 0 : i & 0xB);
+        wr(0, LAPIC_TIMER_INITIAL, 0);
+        CHECK_EQ(rd(0, LAPIC_TIMER_CURRENT), 0);
+        if (lapic_take_interrupt(&cpus[0]) == 0x40)
+            taken++;
+        wr(0, LAPIC_EOI, 0);
+    }
+    uint64_t until = seam_time_ns() + 2 * MS;
+    while (seam_time_ns() < until)
+        (void)lapic_take_interrupt(&cpus[0]); /* what was on its way when it was switched off */
+    wr(0, LAPIC_EOI, 0);
+    for (until += 2 * MS; seam_time_ns() < until;)
+        CHECK(!lapic_has_interrupt(&cpus[0]));
+    atomic_store(&timer_thread_ends, true);
+    pthread_join(thread, NULL);
+    fake_seam_real_time(false);
+    CHECK(taken > 0);
+}
+
 static void test_create_without_memory(void)
 {
     setup();
@@ -968,6 +1014,7 @@ int main(void)
     UNIT_RUN(test_check_refuses);
     UNIT_RUN(test_damaged_state);
     UNIT_RUN(test_posts_are_not_lost);
+    UNIT_RUN(test_timer_reprogrammed_while_firing);
     UNIT_RUN(test_create_without_memory);
     return unit_done();
 }
