@@ -14,6 +14,10 @@
  * The UART tells when it has room again (console_ops.room), on a vCPU thread with the board lock
  * held: it wakes the main thread. Should it not, input is offered again after 1 to 16 ms.
  *
+ * In the background of a terminal (`lodge run ... &`, or stopped and continued by bg) the guest
+ * runs on and prints, and the terminal is left alone, its input too, until we are in the
+ * foreground. The shell does not tell a job that runs of that, so it is looked at now and then.
+ *
  * Threads: everything here runs on the main thread, but console_write and console_room.
  */
 #include "hosted/console.h"
@@ -26,9 +30,10 @@
 #include "hosted/log.h"
 #include "hosted/report.h"
 #include "hosted/seam.h"
+#include "hosted/terminal.h"
 #include "machine/pc.h"
 
-enum { READ_SIZE = 256, RETRY_MAX_MS = 16 };
+enum { READ_SIZE = 256, RETRY_MAX_MS = 16, BACKGROUND_MS = 500 };
 
 static void console_write(void *owner, const uint8_t *bytes, size_t size)
 {
@@ -56,7 +61,7 @@ bool console_wants_input(const struct home *h)
 {
     const struct console *c = &h->console;
 
-    return c->is_open && (c->is_terminal || c->pending_count == 0);
+    return c->is_open && (c->is_terminal ? terminal_is_raw() : c->pending_count == 0);
 }
 
 static void add_pending(struct console *c, const uint8_t *bytes, size_t n)
@@ -129,11 +134,13 @@ void console_read(struct home *h)
         act(h, keys_feed(&c->keys, buf[i]));
 }
 
-int console_offer(struct home *h)
+int console_tend(struct home *h)
 {
     struct console *c = &h->console;
     size_t taken;
 
+    if (c->is_terminal && c->is_open && !terminal_is_raw() && !terminal_set_raw())
+        return BACKGROUND_MS;
     if (c->pending_count == 0)
         return -1;
     taken = pc_console_input(&h->vm, c->pending, c->pending_count);

@@ -35,8 +35,9 @@ extern const struct console_ops console_home_ops;
 bool console_wants_input(const struct home *h);
 /* Standard input is readable, or has ended. */
 void console_read(struct home *h);
-/* Offers what is pending to the guest. Returns after how many ms to call again, -1: no need. */
-int console_offer(struct home *h);
+/* Before each wait: takes the terminal if it can be had, offers what is pending to the guest.
+ * Returns after how many ms to call again, -1: no need. */
+int console_tend(struct home *h);
 /* The machine was reset: what was typed for the old one is gone. */
 void console_reset(struct home *h);
 

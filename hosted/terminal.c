@@ -129,7 +129,12 @@ bool terminal_set_raw(void)
 {
     struct termios t = terminal.saved;
 
-    if (!terminal.known || tcgetpgrp(STDIN_FILENO) != getpgrp())
+    pid_t foreground;
+
+    if (!terminal.known)
+        return false;
+    foreground = tcgetpgrp(STDIN_FILENO); /* -1: not our controlling terminal, no jobs on it */
+    if (foreground >= 0 && foreground != getpgrp())
         return false;
     cfmakeraw(&t);
     /* Before the change: a signal in between must find that there is something to restore. */

@@ -15,7 +15,8 @@ void terminal_prepare(const void *ram, size_t ram_size);
 /* A signal stack for the calling thread, so that a handler runs even when its own has overflowed.
  */
 void terminal_thread_prepare(void);
-/* Raw mode, if standard input is a terminal and we are in its foreground. True: it is raw now. */
+/* Raw mode, if standard input is a terminal and we are not in its background. True: it is raw now.
+ */
 bool terminal_set_raw(void);
 bool terminal_is_raw(void);
 /* Puts the modes back. Async-signal-safe; does nothing when they are. */

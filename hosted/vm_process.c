@@ -55,7 +55,8 @@ enum {
     FLUSH_ERR_MS = 150,
 };
 
-static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+/* Read from a descriptor. All but the last two end the VM. */
+static const int watched_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
 
 /* --- building -------------------------------------------------------------------------------- */
 
@@ -170,17 +171,14 @@ static int build(struct home *h, char *message)
  * us ignores (nohup, background jobs) stays ignored. */
 static int block_signals(struct home *h, char *message)
 {
-    static const int job_control[] = {SIGTSTP, SIGCONT};
     struct sigaction now;
     sigset_t set;
 
     sigemptyset(&set);
-    for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++) {
-        if (sigaction(stop_signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
-            sigaddset(&set, stop_signals[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++) {
+        if (sigaction(watched_signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            sigaddset(&set, watched_signals[i]);
     }
-    for (size_t i = 0; i < ARRAY_SIZE(job_control); i++)
-        sigaddset(&set, job_control[i]);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGTTOU, SIG_IGN); /* putting the terminal back must work from the background too */
@@ -207,9 +205,7 @@ static void take_signal(struct home *h)
         return;
     if (info.ssi_signo == SIGTSTP) {
         stop_ourselves();
-    } else if (info.ssi_signo == SIGCONT) {
-        (void)terminal_set_raw();
-    } else {
+    } else if (info.ssi_signo != SIGCONT) { /* which wakes us: console_tend takes the terminal */
         h->signal = (int)info.ssi_signo;
         vm_stop(&h->vm, VM_STOP_USER, 0, "signal %u", info.ssi_signo);
     }
@@ -222,22 +218,22 @@ static uint64_t deadline_after(unsigned int ms)
     return seam_time_ns() + (uint64_t)ms * 1000000;
 }
 
-/* poll's timeout: until the sooner of input to offer and the deadline. -1: none. */
-static int timeout_of(int offer_ms, uint64_t deadline)
+/* poll's timeout: until the console or the deadline, whichever is sooner. -1: none. */
+static int timeout_of(int tend_ms, uint64_t deadline)
 {
     uint64_t now = seam_time_ns();
     int ms;
 
     if (deadline == UINT64_MAX)
-        return offer_ms;
+        return tend_ms;
     ms = deadline <= now ? 0 : (int)((deadline - now) / 1000000) + 1;
-    return offer_ms >= 0 && offer_ms < ms ? offer_ms : ms;
+    return tend_ms >= 0 && tend_ms < ms ? tend_ms : ms;
 }
 
 static void wait_and_handle(struct home *h, uint64_t deadline)
 {
     enum { TIMER, WAKE, SIGNAL, INPUT, COUNT };
-    int offer_ms = console_offer(h); /* first: what it gets rid of decides whether we want more */
+    int tend_ms = console_tend(h); /* first: what it gets rid of decides whether we want more */
     struct pollfd p[COUNT] = {
         [TIMER] = {.fd = h->timer_fd, .events = POLLIN},
         [WAKE] = {.fd = h->wake_fd, .events = POLLIN},
@@ -246,7 +242,7 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
     };
     uint64_t count;
 
-    if (poll(p, COUNT, timeout_of(offer_ms, deadline)) <= 0)
+    if (poll(p, COUNT, timeout_of(tend_ms, deadline)) <= 0)
         return;
     if (p[SIGNAL].revents)
         take_signal(h);
@@ -391,7 +387,6 @@ enum lodge_status vm_process_run(const struct run_options *options)
         return status_of(err);
     }
     log_use_stream(&h->err);
-    (void)terminal_set_raw();
     do {
         all_out = run_until_stopped(h);
         if (all_out && wants_reset(h))

@@ -132,16 +132,27 @@ def wait_for(condition, what, seconds=LIMIT):
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def check_within_a_second(attempt):
+    """attempt() gives the seconds that something took. Three tries: on a machine that is busy with
+    something else, one may take longer for no fault of ours."""
+    took = []
+    while len(took) < 3:
+        took.append(attempt())
+        if took[-1] < 1.0:
+            return
+    raise AssertionError(f"took {took} seconds")
+
+
 class Terminal:
     """lodge on a terminal of its own, as the leader of its session."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, program=LODGE, controlling=True):
         self.output = b""
         self.master, self.slave = pty.openpty()
         self.modes_before = termios.tcgetattr(self.slave)
-        self.process = subprocess.Popen([LODGE, *args], stdin=self.slave, stdout=self.slave,
+        self.process = subprocess.Popen([program, *args], stdin=self.slave, stdout=self.slave,
                                         stderr=self.slave, start_new_session=True,
-                                        preexec_fn=self._control)
+                                        preexec_fn=self._control if controlling else None)
 
     @staticmethod
     def _control():
