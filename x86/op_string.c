@@ -305,6 +305,12 @@ static bool string_is_decided(const struct x86_cpu *cpu, const struct insn *i)
     return (i->op == INSN_CMPS || i->op == INSN_SCAS) && equal != (bool)(i->flags & INSN_REPE);
 }
 
+/* The bulk forms look at no element's alignment: with #AC in force every element is a step. */
+static bool string_checks_alignment(const struct x86_cpu *cpu)
+{
+    return cpu->tlb == cpu->tlb_table[X86_TLB_NONE];
+}
+
 /* Must the run loop have a look before the next element? */
 static bool string_is_disturbed(const struct x86_cpu *cpu)
 {
@@ -316,6 +322,8 @@ static always_inline int string_run(struct x86_cpu *cpu, const struct insn *i, u
 {
     if (!(i->flags & (INSN_REPE | INSN_REPNE)))
         return step(cpu, i, size);
+    if (unlikely(string_checks_alignment(cpu)))
+        bulk = NULL;
     uint64_t left = cpu->gpr[RCX] & x86_size_mask(i->addrsize);
     uint64_t budget = cpu->rflags & X86_FLAG_TF ? 1 : (uint64_t)STRING_BUDGET / size;
     int s = X86_OK;

@@ -471,6 +471,8 @@ static void random_state(struct test_case *c, struct rng *r)
     c->uses_vector = touches_vectors(&c->insn);
     if (c->uses_vector)
         random_vectors(c, r);
+    else if (rng_chance(r, 4)) /* how wide vectors are checked differs between processors */
+        c->start.rflags |= X86_FLAG_AC;
 }
 
 bool generate_case(struct test_case *c, uint64_t seed, const struct selection *what)

@@ -54,6 +54,8 @@ struct frame frame __attribute__((aligned(64)));
 
 void enter_code(void);
 extern const char leave_code[];
+void enter_handler(int sig, siginfo_t *info, void *context);
+void on_signal(int sig, siginfo_t *info, void *context);
 
 /* clang-format off */
 __asm__(
@@ -101,7 +103,15 @@ __asm__(
     "    pop %rax\n"
     "    vzeroupper\n"
     "2:  pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
-    "    ret\n");
+    "    ret\n"
+    /* signal handlers start with the interrupted AC, and C code does not mind alignment */
+    ".globl enter_handler\n"
+    ".type enter_handler, @function\n"
+    "enter_handler:\n"
+    "    pushfq\n"
+    "    andl $~0x40000, (%rsp)\n"
+    "    popfq\n"
+    "    jmp on_signal\n");
 /* clang-format on */
 
 /* What the signal handler noted; only it and host_run touch it. */
@@ -127,7 +137,7 @@ const char *host_trouble(void)
 
 /* Does rip say that this was ours: in the code page, or where a branch went? Only an instruction
  * fetch faults outside of it. */
-static void on_signal(int sig, siginfo_t *info, void *context)
+void on_signal(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *u = context;
     greg_t *r = u->uc_mcontext.gregs;
@@ -157,7 +167,7 @@ static void install_handlers(void)
     static uint8_t stack[1 << 16] __attribute__((aligned(64)));
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
     stack_t alt = {.ss_sp = stack, .ss_size = sizeof(stack)};
-    struct sigaction act = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction act = {.sa_sigaction = enter_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&act.sa_mask);
     if (sigaltstack(&alt, NULL) != 0)
         die("sigaltstack");
@@ -222,24 +232,28 @@ const uint8_t *host_memory(void)
 
 /* --- the code page --- */
 
-/* jmp *0(%rip) and the address; in 32-bit code a far jump to a piece that does that. */
-static size_t put_exit64(uint8_t *at)
+/* At the page's end: the address of leave_code (aligned, for when RFLAGS.AC is set), and before it
+ * the 64-bit code that 32-bit code leaves through. */
+enum { EXIT_SLOT = BOX_CODE_SIZE - 8, EXIT_GATE = BOX_CODE_SIZE - 16 };
+
+/* jmp *slot(%rip) */
+static void put_exit64(uint32_t at)
 {
+    int32_t disp = EXIT_SLOT - (int32_t)(at + 6);
     uint64_t target = (uint64_t)(uintptr_t)leave_code;
-    memcpy(at, "\xFF\x25\0\0\0\0", 6);
-    memcpy(at + 6, &target, 8);
-    return 14;
+    memcpy(code + at, "\xFF\x25", 2);
+    memcpy(code + at + 2, &disp, 4);
+    memcpy(code + EXIT_SLOT, &target, 8);
 }
 
-static size_t put_exit32(uint8_t *at)
+static void put_exit32(uint32_t at)
 {
-    uint32_t gate = BOX_CODE + BOX_CODE_SIZE - 16;
+    uint32_t gate = BOX_CODE + EXIT_GATE;
     uint16_t cs = USER_CS64;
-    (void)put_exit64(code + BOX_CODE_SIZE - 16);
-    at[0] = 0xEA;
-    memcpy(at + 1, &gate, 4);
-    memcpy(at + 5, &cs, 2);
-    return 7;
+    put_exit64(EXIT_GATE);
+    code[at] = 0xEA;
+    memcpy(code + at + 1, &gate, 4);
+    memcpy(code + at + 5, &cs, 2);
 }
 
 static bool branches(const struct insn *i)
@@ -249,15 +263,15 @@ static bool branches(const struct insn *i)
 
 static void put_code(const struct test_case *c)
 {
-    uint8_t *at = code + (BOX_INSN - BOX_CODE);
-    memset(at - 0x100, 0xCC, 0x200);
-    memcpy(at, c->bytes, c->length);
+    uint32_t at = BOX_INSN - BOX_CODE;
+    memset(code + at - 0x100, 0xCC, 0x200);
+    memcpy(code + at, c->bytes, c->length);
     if (branches(&c->insn))
         return;
     if (c->mode == INSN_MODE_64)
-        (void)put_exit64(at + c->length);
+        put_exit64(at + c->length);
     else
-        (void)put_exit32(at + c->length);
+        put_exit32(at + c->length);
 }
 
 /* --- running --- */

@@ -61,6 +61,15 @@ static uint32_t group_bit(const char *name)
     usage();
 }
 
+static const char *checked_op(const char *name)
+{
+    for (unsigned n = 0; n < INSN_OP_COUNT; n++) {
+        if (str_equal(name, insn_op_name((enum insn_op)n)))
+            return name;
+    }
+    usage();
+}
+
 static void parse_option(struct options *o, const char *name, const char *value)
 {
     if (str_equal(name, "--count")) {
@@ -72,7 +81,7 @@ static void parse_option(struct options *o, const char *name, const char *value)
         o->one_case = strtoull(value, NULL, 0);
         o->has_case = true;
     } else if (str_equal(name, "--op")) {
-        o->what.op = value;
+        o->what.op = checked_op(value);
     } else if (str_equal(name, "--group")) {
         o->what.groups = group_bit(value);
     } else if (str_equal(name, "--mode")) {
@@ -155,7 +164,7 @@ static void report(const struct tally *t, const struct timespec *start)
         if (t->group[n])
             printf(" %s %lu", group_names[n], t->group[n]);
     }
-    printf("\n");
+    printf("\n%s differential\n", t->failures ? "not ok" : "ok");
 }
 
 int main(int argc, char **argv)
@@ -168,7 +177,7 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &start);
     const char *missing = x86_level_missing(x86_level_find("v3"));
     if (missing) {
-        printf("differential: skipped, this processor has no %s\n", missing);
+        printf("ok differential # skipped: this processor has no %s\n", missing);
         return 0;
     }
     if (!o.has_seed && getrandom(&random, sizeof(random), 0) != sizeof(random))
