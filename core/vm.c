@@ -7,7 +7,10 @@
  * asker raises rest_wanted, requests VCPU_REQ_REST of every other vCPU, and waits until each says
  * `resting` (core/vcpu.c has the other side and the argument about memory order). A vCPU that asks
  * says `resting` itself before it waits for rest_lock, so two that ask at the same time do not wait
- * for each other; it stops saying so only with the lock held, when nobody else can have rest.
+ * for each other; it stops saying so only with the lock held, when nobody else can have rest. A
+ * vCPU that has rest may ask for it again: a locked instruction on a device register holds it while
+ * the device's handler runs, which may need it as well. rest_owner equals a vCPU only if that vCPU
+ * stored it, so it can ask without the lock.
  *
  * End. The first vm_stop claims the fields, fills them and publishes stop_reason last.
  */
@@ -40,11 +43,17 @@ static void wait_until_resting(struct vm *vm, const struct vcpu *v)
 
 void vm_rest_begin(struct vm *vm, struct vcpu *self)
 {
+    if (self && atomic_load_explicit(&vm->rest_owner, memory_order_relaxed) == self) {
+        vm->rest_depth++;
+        return;
+    }
     if (self)
         vcpu_leave(self);
     lock_take(&vm->rest_lock);
     if (self)
         atomic_store(&self->resting, 0);
+    atomic_store_explicit(&vm->rest_owner, self, memory_order_relaxed);
+    vm->rest_depth = 1;
     atomic_store(&vm->rest_wanted, 1);
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
         if (vm->vcpu[i] != self)
@@ -57,6 +66,9 @@ void vm_rest_begin(struct vm *vm, struct vcpu *self)
 void vm_rest_end(struct vm *vm, struct vcpu *self)
 {
     (void)self;
+    if (--vm->rest_depth > 0)
+        return;
+    atomic_store_explicit(&vm->rest_owner, NULL, memory_order_relaxed);
     atomic_store(&vm->rest_wanted, 0);
     seam_wake(&vm->rest_wanted, true);
     lock_release(&vm->rest_lock);

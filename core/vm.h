@@ -69,13 +69,15 @@ struct vm {
     void *engine;              /* the engine's own per-VM data */
     void *home;                /* the home's own data */
 
-    struct lock rest_lock;         /* LOCK_RANK_REST: who holds it has the VM at rest */
+    struct lock rest_lock;           /* LOCK_RANK_REST: who holds it has the VM at rest */
+    struct vcpu *_Atomic rest_owner; /* the vCPU that holds it, and how often it asked */
+    uint32_t rest_depth;
     _Atomic uint32_t rest_wanted;  /* 1 while somebody wants or has rest; vCPUs wait on it */
     _Atomic uint32_t rest_arrived; /* bumped by each vCPU that comes to rest */
 
     _Atomic uint32_t stop_claimed; /* 1: somebody is writing the three below */
-    _Atomic uint32_t stop_reason; /* enum vm_stop_reason, set once */
-    uint32_t stop_status;         /* valid after stop_reason is seen: exit port value, vCPU id */
+    _Atomic uint32_t stop_reason;  /* enum vm_stop_reason, set once */
+    uint32_t stop_status;          /* valid after stop_reason is seen: exit port value, vCPU id */
     char stop_text[VM_STOP_TEXT];
 };
 
@@ -93,7 +95,9 @@ static inline bool vm_is_stopped(const struct vm *vm)
     return atomic_load_explicit(&vm->stop_reason, memory_order_acquire) != VM_RUNNING;
 }
 
-/* self: the calling vCPU's own struct, or NULL when another thread calls. Not nested. */
+/* self: the calling vCPU's own struct, or NULL when another thread calls. A vCPU that has the VM at
+ * rest already may ask again (a locked access to a device register that moves a BAR); others may
+ * not nest. */
 void vm_rest_begin(struct vm *vm, struct vcpu *self);
 void vm_rest_end(struct vm *vm, struct vcpu *self);
 

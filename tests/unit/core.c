@@ -298,7 +298,9 @@ static void *rest_thread(void *arg)
         if (v->id == 0 && counter % 3 == 0) {
             vm_rest_begin(&rest_vm, v);
             inside++;
+            vm_rest_begin(&rest_vm, v); /* once more, as a device's handler does */
             counter++;
+            vm_rest_end(&rest_vm, v);
             inside--;
             vm_rest_end(&rest_vm, v);
         }
