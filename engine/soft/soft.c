@@ -168,27 +168,42 @@ static int run_one(struct x86_cpu *cpu, struct soft_vcpu *s)
     return b ? run_block(cpu, b, 1) : run_uncached(cpu, s, status);
 }
 
+/* What an instruction leaves of RF, which was set before it (SDM 3B 17.3.1.1): it suppresses an
+ * instruction breakpoint for one instruction, all iterations of a REP included. It was clear while
+ * the instruction ran, so one that loads RFLAGS (IRET, a task switch) has the last word. */
+static void keep_resume(struct x86_cpu *cpu, int status, uint64_t start)
+{
+    if (status == X86_FAULT || (status == X86_JUMP && cpu->rip == start))
+        cpu->rflags |= X86_FLAG_RF;
+}
+
 /* One instruction with all that surrounds it: shadow, RF, breakpoints, single step. */
 static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
 {
     uint8_t shadow = cpu->shadow;
+    uint64_t start = cpu->rip;
     bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
     bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
     bool armed = trap || (cpu->dr7 & DR7_ENABLES) != 0;
     int status = X86_OK;
     if (armed && shadow != X86_SHADOW_MOV_SS)
         status = x86_debug_before(cpu);
-    if (status == X86_OK)
+    if (status == X86_OK) {
+        cpu->rflags &= ~X86_FLAG_RF;
         status = run_one(cpu, s);
+        if (resume)
+            keep_resume(cpu, status, start);
+    }
     if (status == X86_FAULT)
         return status;
     if (cpu->shadow == shadow)
         cpu->shadow = 0; /* held for this one instruction */
-    if (resume && status == X86_OK)
-        cpu->rflags &= ~X86_FLAG_RF; /* SDM 3B 17.3.1.1; IRET and POPF come back as X86_JUMP */
     if ((armed || cpu->debug_pending) && cpu->shadow != X86_SHADOW_MOV_SS &&
-        x86_debug_after(cpu, trap) == X86_FAULT)
+        x86_debug_after(cpu, trap) == X86_FAULT) {
+        if (cpu->activity == X86_HALTED)
+            cpu->activity = X86_RUNNING; /* a trap of HLT itself ends the halt */
         return X86_FAULT;
+    }
     return status;
 }
 
@@ -216,7 +231,10 @@ static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct
     bool look = (requests & (VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK)) ||
                 cpu->nmi_pending;
     if ((requests & VCPU_REQ_INTR) && (halted || interrupts_open(cpu))) {
-        (void)vcpu_take_requests(v, VCPU_REQ_INTR);
+        /* While it runs x86_take_events takes the request itself: it may find something more urgent
+         * first, and then the interrupt has to be found at the next boundary. */
+        if (halted)
+            (void)vcpu_take_requests(v, VCPU_REQ_INTR);
         look = true;
     }
     if (requests & VCPU_REQ_PV_KICK) {
