@@ -12,6 +12,7 @@
 
 #include "core/err.h"
 #include "x86/operand.h"
+#include "x86/segment.h"
 
 enum { TSS_IO_MAP_BASE = 0x66 }; /* SDM 3A, figures 7-2 and 7-11 */
 
@@ -24,16 +25,13 @@ static int io_check_bitmap(struct x86_cpu *cpu, uint16_t port, uint8_t size)
     bool tss32 = (cpu->tr.attr & 0x8) && (cpu->tr.attr & X86_ATTR_P);
     if (!tss32 || limit < TSS_IO_MAP_BASE + 1)
         return x86_fault(cpu, X86_GP, 0);
-    uint64_t wrap = cpu->long_mode ? UINT64_MAX : UINT32_MAX;
-    int s = x86_read_slow(cpu, (cpu->tr.base + TSS_IO_MAP_BASE) & wrap, &base, sizeof(base),
-                          X86_READ | X86_SYSTEM);
+    int s = x86_system_read(cpu, cpu->tr.base + TSS_IO_MAP_BASE, &base, sizeof(base));
     if (s != X86_OK)
         return s;
     uint32_t offset = (uint32_t)base + port / 8u;
     if (offset + 1 > limit)
         return x86_fault(cpu, X86_GP, 0);
-    s = x86_read_slow(cpu, (cpu->tr.base + offset) & wrap, &map, sizeof(map),
-                      X86_READ | X86_SYSTEM);
+    s = x86_system_read(cpu, cpu->tr.base + offset, &map, sizeof(map));
     if (s != X86_OK)
         return s;
     uint32_t bits = (1u << size) - 1;
