@@ -16,7 +16,7 @@ Whatever a guest does, Lodge must end in time with a status that docs/cli.md has
 clear message, and without a trace of a crash.
 
 Prints "ok NAME" or "not ok NAME" after what went wrong; exit status 0 only if all is well.
-LODGE_NIGHTLY=1: more seeds, every run watched longer.
+LODGE_NIGHTLY=1: more seeds, every run watched longer. LODGE_SEEDS=N: so many seeds.
 """
 import concurrent.futures
 import glob
@@ -30,7 +30,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NIGHTLY = os.environ.get("LODGE_NIGHTLY") == "1"
-SEEDS = range(1, 301 if NIGHTLY else 13)
+SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "300" if NIGHTLY else "12")) + 1)
 AT_ONCE = 2
 SECONDS = 10      # that a guest may take if it says nothing else
 STOP_SECONDS = 1  # after a signal
@@ -51,13 +51,14 @@ class Run:
         self.memory = options.get("memory", "64M")
         self.level = options.get("level")
         self.seconds = float(options.get("seconds", SECONDS)) * (4 if NIGHTLY else 1)
+        self.port = options.get("port") != "off"
         self.output = int(options.get("output", 0))
         self.name = f"{guest}" + (f":{' '.join(words)}" if words else "")
         self.name += f" ({self.vcpus} vCPUs)" if self.vcpus > 1 else ""
 
     def arguments(self, build):
         arguments = ["run", "-k", f"{build}/guests/bin/{self.guest}.elf", "-m", self.memory,
-                     "-c", str(self.vcpus), "--exit-port", "--no-reboot"]
+                     "-c", str(self.vcpus), "--no-reboot"] + (["--exit-port"] if self.port else [])
         if self.level:
             arguments += ["--cpu", self.level]
         return arguments + (["--append", " ".join(self.words)] if self.words else [])
