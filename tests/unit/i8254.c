@@ -133,6 +133,18 @@ static void test_latch_keeps_due_edge(void)
     CHECK_EQ(pit.next_edge, due);
 }
 
+/* The timer thread comes for an edge that has been moved meanwhile. */
+static void test_stale_fire(void)
+{
+    setup();
+    program(0, 2, 11932);
+    pit.timer.fire(&pit);
+    CHECK_EQ(b.edges[0], 0);
+    out(0x43, 0x34);
+    pit.timer.fire(&pit);
+    CHECK_EQ(b.edges[0], 0);
+}
+
 static void test_counting(void)
 {
     setup();
@@ -359,6 +371,7 @@ int main(void)
     UNIT_RUN(test_rate_limit);
     UNIT_RUN(test_one_shots);
     UNIT_RUN(test_latch_keeps_due_edge);
+    UNIT_RUN(test_stale_fire);
     UNIT_RUN(test_counting);
     UNIT_RUN(test_access_modes);
     UNIT_RUN(test_latches);

@@ -185,7 +185,10 @@ static void test_auto_eoi_and_rotation(void)
     pulse(5);
     CHECK_EQ(i8259_ack(&pic), 0x35); /* 5 is first after 4 */
     CHECK_EQ(i8259_ack(&pic), 0x30);
-    out(M, 0x00);
+    out(M, 0x00); /* no rotation any more: 0, acknowledged last, is still the last */
+    pulse(5);
+    CHECK_EQ(i8259_ack(&pic), 0x35);
+    CHECK_EQ(pic.chip[0].lowest, 0);
     out(M, 0xC6); /* set priority: 6 last, 7 first */
     pulse(0);
     pulse(7);

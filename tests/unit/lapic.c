@@ -710,6 +710,27 @@ static void test_timer_deadline(void)
     CHECK_EQ(rdmsr(0, MSR_TSC_DEADLINE), 0);
 }
 
+/* The timer thread comes for a deadline that has been moved or taken away meanwhile. */
+static void test_timer_stale_fire(void)
+{
+    setup();
+    enable_all();
+    struct vm_timer *t = &cpus[0].lapic->timer;
+    wr(0, LAPIC_LVT_TIMER, 0x20040);
+    wr(0, LAPIC_TIMER_INITIAL, 1000000);
+    t->fire(t->owner);
+    CHECK(!lapic_has_interrupt(&cpus[0]));
+    wr(0, LAPIC_TIMER_INITIAL, 0);
+    t->fire(t->owner);
+    CHECK(!lapic_has_interrupt(&cpus[0]));
+    wr(0, LAPIC_LVT_TIMER, 0x40040);
+    CHECK_EQ(wrmsr(0, MSR_TSC_DEADLINE, vm_clock_ns(&vm) * 2 + 2000), OK);
+    t->fire(t->owner);
+    CHECK(!lapic_has_interrupt(&cpus[0]));
+    fake_seam_advance(1000);
+    CHECK_EQ(lapic_take_interrupt(&cpus[0]), 0x40);
+}
+
 /* --- every access, and state --- */
 
 static uint64_t rng = 88172645463325252u;
@@ -1010,6 +1031,7 @@ int main(void)
     UNIT_RUN(test_timer_divide);
     UNIT_RUN(test_timer_periodic);
     UNIT_RUN(test_timer_deadline);
+    UNIT_RUN(test_timer_stale_fire);
     UNIT_RUN(test_random_access_and_state);
     UNIT_RUN(test_check_refuses);
     UNIT_RUN(test_damaged_state);
