@@ -15,8 +15,8 @@
  * yet, so a guest that does not read register C gets one interrupt and no more (as on the chip:
  * the line stays asserted). The fastest periodic rate is the chip's own, 122 us.
  *
- * An update takes no time: it happens at the end of the second, and UIP says so 244 us before
- * (data sheet, "Update Cycle"), in which a guest that has seen UIP clear can read undisturbed.
+ * An update takes no time: it happens at the end of the second, and UIP says so 244 us before, in
+ * which a guest that has seen UIP clear can read undisturbed (data sheet, "Update Cycle").
  *
  * Not done: daylight saving (DSE), square wave output, day-of-month alarm, oscillators other than
  * 32768 Hz (their divider settings run like it).
@@ -234,7 +234,7 @@ static uint64_t oscillator_ticks(uint64_t ns)
     return scale_u64(ns, OSCILLATOR_HZ, NS_PER_SECOND);
 }
 
-static bool alarm_byte_matches(uint8_t alarm, uint8_t time)
+static bool alarm_matches(uint8_t alarm, uint8_t time)
 {
     return alarm >= ALARM_ANY || alarm == time;
 }
@@ -247,9 +247,9 @@ static bool alarm_came(const struct rtc *r, uint64_t from, uint64_t to)
         from = to - SECONDS_PER_DAY;
     for (uint64_t s = from + 1; s <= to; s++) {
         uint32_t of_day = (uint32_t)(s % SECONDS_PER_DAY);
-        if (alarm_byte_matches(r->cmos[REG_SECONDS_ALARM], encode(r, of_day % 60)) &&
-            alarm_byte_matches(r->cmos[REG_MINUTES_ALARM], encode(r, of_day / 60 % 60)) &&
-            alarm_byte_matches(r->cmos[REG_HOURS_ALARM], encode_hour(r, of_day / 3600)))
+        if (alarm_matches(r->cmos[REG_SECONDS_ALARM], encode(r, of_day % 60)) &&
+            alarm_matches(r->cmos[REG_MINUTES_ALARM], encode(r, of_day / 60 % 60)) &&
+            alarm_matches(r->cmos[REG_HOURS_ALARM], encode_hour(r, of_day / 3600)))
             return true;
     }
     return false;
@@ -309,11 +309,9 @@ static void rtc_fire(void *owner)
 
 static uint8_t read_c(struct rtc *r)
 {
-    uint8_t value = r->cmos[REG_C];
-    if (value & r->cmos[REG_B] & C_FLAGS)
-        value |= C_IRQF;
+    uint8_t flags = r->cmos[REG_C];
     r->cmos[REG_C] = 0;
-    return value;
+    return flags & r->cmos[REG_B] ? flags | C_IRQF : flags;
 }
 
 static uint8_t read_data(struct rtc *r, uint64_t now)
@@ -490,12 +488,12 @@ static void put_size(struct rtc *r, uint8_t index, uint64_t units)
  * 16 MiB in 64 KiB units (0x34), above 4 GiB in 64 KiB units (0x5B, 24 bits). */
 void rtc_set_memory_size(struct rtc *r, uint64_t below_4g, uint64_t above_4g)
 {
-    uint64_t extended = below_4g > MIB(1) ? below_4g - MIB(1) : 0;
+    uint64_t extended = below_4g > MIB(1) ? (below_4g - MIB(1)) / KIB(1) : 0;
     uint64_t beyond_16m = below_4g > MIB(16) ? below_4g - MIB(16) : 0;
     uint64_t high = above_4g / KIB(64);
     put_size(r, 0x15, 640);
-    put_size(r, 0x17, clamp(extended / KIB(1), 0, 63 * 1024));
-    put_size(r, 0x30, clamp(extended / KIB(1), 0, 63 * 1024));
+    put_size(r, 0x17, clamp(extended, 0, 63 * 1024));
+    put_size(r, 0x30, clamp(extended, 0, 63 * 1024));
     put_size(r, 0x34, beyond_16m / KIB(64));
     put_size(r, 0x5B, high & 0xFFFF);
     r->cmos[0x5D] = (uint8_t)(high >> 16);
