@@ -59,6 +59,7 @@ int main(void)
         write_cr4(read_cr4() | X86_CR4_OSXSAVE);
         __asm__ volatile("xsetbv" : : "a"(cpuid(13, 0).a & 7), "d"(0), "c"(0));
     }
+    wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~X86_EFER_SCE); /* there is nothing behind SYSCALL */
     protect_rest();
     guest_map(L, (uintptr_t)code, RW, 0);
     guest_map(L + 0x1000, (uintptr_t)stack, RW, 0);

@@ -172,6 +172,37 @@ void guest_nothing(void *p)
     (void)p;
 }
 
+/* --- numbers --- */
+
+extern uint32_t guest_boot_info;
+
+static uint64_t seed_of_command_line(void)
+{
+    const uint32_t *info = (const uint32_t *)(uintptr_t)guest_boot_info;
+    /* PVH: cmdline_paddr at 24, if the magic is there; Multiboot: flag 2 and offset 16 */
+    uint32_t at = info[0] == 0x336EC578 ? info[6] : info[0] & 4 ? info[4] : 0;
+    for (const char *p = (const char *)(uintptr_t)at; at && *p; p++) {
+        if (p[0] != 's' || p[1] != 'e' || p[2] != 'e' || p[3] != 'd' || p[4] != '=')
+            continue;
+        uint64_t v = 0;
+        for (p += 5; *p >= '0' && *p <= '9'; p++)
+            v = v * 10 + (uint64_t)(*p - '0');
+        return v ? v : 1;
+    }
+    return 1;
+}
+
+uint64_t guest_random(void) /* xorshift64* */
+{
+    static uint64_t state;
+    if (!state)
+        state = seed_of_command_line();
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * 0x2545F4914F6CDD1D;
+}
+
 /* --- tables --- */
 
 uint64_t guest_gdt[GDT_ENTRIES] __attribute__((aligned(16))) = {
@@ -241,6 +272,12 @@ static void recover(struct guest_frame *f, int vector)
     (void)f;
     guest_resume(vector);
 #endif
+}
+
+void guest_leave(struct guest_frame *f, int result)
+{
+    if (guest_try_active)
+        recover(f, result);
 }
 
 void guest_dispatch(struct guest_frame *f)

@@ -111,11 +111,18 @@ int guest_try_user(void (*fn)(void *), void *arg);
 /* Vector with DPL 3 that ends guest_try with NO_FAULT, from any CPL. */
 #define VECTOR_LEAVE 0x81
 
+/* From a handler: guest_try's caller goes on with that result. Does nothing outside of guest_try.
+ */
+void guest_leave(struct guest_frame *f, int result);
+
 /* Bodies for them: touch *p, call p, do nothing. */
 void guest_load8(void *p);
 void guest_store8(void *p);
 void guest_call(void *p);
 void guest_nothing(void *p);
+
+/* A bad but repeatable source of numbers; the seed is 1 or "seed=N" on the command line. */
+uint64_t guest_random(void);
 
 /* --- the processor --- */
 
@@ -241,8 +248,10 @@ static inline void load_idt(const void *base, uint16_t limit)
 /* --- 64-bit guests: paging --- */
 
 extern uint64_t guest_pml4[512];
-/* A free, zeroed page of memory (there are some hundreds). */
+/* A free, zeroed page of memory (there are some hundreds), and giving back all since a mark. */
 void *guest_page(void);
+unsigned int guest_page_mark(void);
+void guest_page_release(unsigned int mark);
 /* Maps one page of 4 KiB, 2 MiB or 1 GiB (level 0, 1, 2) at a linear address that the identity map
  * does not use (4 GiB and up), making tables; returns its entry. */
 uint64_t *guest_map(uint64_t linear, uint64_t physical, uint64_t flags, unsigned int level);

@@ -14,7 +14,20 @@ void *guest_page(void)
 {
     if (pool_used == PAGES)
         guest_die("out of pages");
-    return pool[pool_used++];
+    uint64_t *page = (uint64_t *)(void *)pool[pool_used++];
+    for (unsigned int n = 0; n < 512; n++)
+        page[n] = 0;
+    return page;
+}
+
+unsigned int guest_page_mark(void)
+{
+    return pool_used;
+}
+
+void guest_page_release(unsigned int mark)
+{
+    pool_used = mark;
 }
 
 uint64_t *guest_map(uint64_t linear, uint64_t physical, uint64_t flags, unsigned int level)

@@ -153,6 +153,7 @@ guest_try:
     mov %rdi, %rax
     mov %rsi, %rdi
     call *%rax
+    mov guest_try_rsp, %rsp /* whatever it did */
     mov $-1, %eax
     /* dispatch comes here with the vector in eax and rsp as it was */
 guest_try_recover:
