@@ -169,6 +169,11 @@ static bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bo
     return equal;
 }
 
+static bool is_data_fault(uint8_t vector)
+{
+    return vector == X86_SS || vector == X86_GP || vector == X86_PF || vector == X86_AC;
+}
+
 /* Two things may be wrong at once, and which is found first is the processor's own affair. */
 static bool faults_are_equal(const struct test_case *c, const struct outcome *host,
                              const struct outcome *guest)
@@ -177,8 +182,8 @@ static bool faults_are_equal(const struct test_case *c, const struct outcome *ho
         return true;
     if (host->vector == X86_AC && guest->vector == X86_PF) /* Intel's order is the other */
         return true;
-    if (c->insn.op == INSN_CMPS) /* neither operand is there */
-        return host->vector == X86_PF && guest->vector == X86_PF;
+    if (c->insn.op == INSN_CMPS) /* something about either operand */
+        return is_data_fault(host->vector) && is_data_fault(guest->vector);
     if (c->insn.op == INSN_CALL_RM) /* neither stack nor target */
         return guest->vector == X86_GP && host->vector != X86_UD;
     if (c->insn.op == INSN_CMPXCHG16B) /* neither aligned nor canonical */
