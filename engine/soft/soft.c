@@ -131,8 +131,10 @@ static always_inline const struct block *next_block(struct x86_cpu *cpu, struct 
                                                     int *status)
 {
     uint64_t linear = cpu->rip;
-    if (unlikely(cpu->mode != INSN_MODE_64))
-        linear = (uint32_t)(linear + cpu->seg[SEG_CS].base);
+    if (unlikely(cpu->mode != INSN_MODE_64)) {
+        cpu->rip = (uint32_t)cpu->rip; /* EIP wraps where the last instruction ended at 4 GiB */
+        linear = (uint32_t)(cpu->rip + cpu->seg[SEG_CS].base);
+    }
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu, linear);
     const uint8_t *host;
     *status = X86_OK;
@@ -255,11 +257,18 @@ static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct
     return X86_EXIT;
 }
 
-/* Is there anything to see to before the next block? */
+/*
+ * Is there anything to see to before the next block? An interrupt that is pending while IF is clear
+ * is not: whatever sets IF ends its block, so it is found then, and a long stretch with interrupts
+ * off runs at full speed. RFLAGS.IF (bit 9) is moved to where VCPU_REQ_INTR is.
+ */
 static always_inline bool needs_attention(const struct x86_cpu *cpu)
 {
-    return (vcpu_requests(&cpu->vcpu) | cpu->shadow | (cpu->dr7 & DR7_ENABLES) |
-            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending) != 0;
+    _Static_assert(X86_FLAG_IF >> 8 == VCPU_REQ_INTR, "IF is shifted onto the request");
+    uint64_t wanted = ~(uint64_t)VCPU_REQ_INTR | (cpu->rflags >> 8 & VCPU_REQ_INTR);
+    return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & DR7_ENABLES) |
+            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending) !=
+           0;
 }
 
 static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
