@@ -15,6 +15,7 @@
 #include "machine/acpi.h"
 #include "machine/board.h"
 #include "machine/boot.h"
+#include "x86/lapic.h"
 #include "x86/level.h"
 
 enum {
@@ -42,6 +43,8 @@ void firmware_init_cpu(struct x86_cpu *cpu)
     m->mtrr_fixed[2] = EIGHT(TYPE_UNCACHED); /* 0xA0000 - 0xBFFFF */
     m->mtrr_base[0] = LODGE_MMIO_HOLE | TYPE_UNCACHED;
     m->mtrr_mask[0] = (physical & ~(GIB(1) - 1)) | MASK_VALID;
+    if (cpu->vcpu.id == 0)
+        lapic_set_virtual_wire(cpu);
 }
 
 int firmware_init_board(struct vm *vm)

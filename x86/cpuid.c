@@ -75,12 +75,28 @@ static void adapt_d(const struct x86_cpu *cpu, uint32_t subleaf, uint32_t out[4]
         out[1] = LEGACY_AND_HEADER + (cpu->xcr0 & X86_XCR0_AVX ? AVX : 0);
 }
 
-/* TSC = crystal clock * EBX / EAX; the crystal is what clocks the local APIC's timer. */
+static uint32_t common_divisor(uint32_t a, uint32_t b)
+{
+    while (b != 0) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* TSC = crystal clock * EBX / EAX; the crystal is what clocks the local APIC's timer. Linux
+ * multiplies kHz by EBX in 32 bits: a ratio that would overflow there is left out (zeros: not
+ * enumerated), and guests calibrate. */
 static void adapt_15(const struct x86_cpu *cpu, uint32_t subleaf, uint32_t out[4])
 {
     (void)subleaf;
-    out[0] = X86_APIC_TIMER_KHZ;
-    out[1] = x86_tsc_khz(cpu->vcpu.vm);
+    uint32_t tsc = x86_tsc_khz(cpu->vcpu.vm);
+    uint32_t divisor = common_divisor(tsc, X86_APIC_TIMER_KHZ);
+    if ((uint64_t)X86_APIC_TIMER_KHZ * (tsc / divisor) > UINT32_MAX)
+        return;
+    out[0] = X86_APIC_TIMER_KHZ / divisor;
+    out[1] = tsc / divisor;
     out[2] = X86_APIC_TIMER_KHZ * 1000;
 }
 
