@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /* Several processors: start by INIT and SIPI, IPIs of all kinds, TLB shoot-down, locked operations
- * on aligned and misaligned operands, memory order, CMPXCHG16B. */
+ * on aligned and misaligned operands, memory order, CMPXCHG16B, cross-modifying code. */
 #include "guests/lib/guest.h"
 
 #define L      UINT64_C(0x4000000000)
