@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Reads and writes all over the physical address space, most of it beyond RAM: all ones, nothing
- * stored, no harm. */
+/*
+ * Reads and writes all over the physical address space, most of it beyond RAM: all ones, nothing
+ * stored, no harm.
+ *
+ * run: seed=1 => lives seconds=20
+ * run: seed=2 => lives memory=3G seconds=20
+ * run: seed=3 => lives memory=5G seconds=20
+ */
 #include "guests/lib/guest.h"
 
 #define L      UINT64_C(0x10000000000) /* 1 TiB and up: 512 GiB as 2 MiB pages, made on demand */

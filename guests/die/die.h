@@ -14,7 +14,7 @@
  *   lives          it comes through, and says so by value 0 at the exit port
  *   off            it powers off or resets
  *   runs           it goes on until it is ended by a signal
- *   any            one of these
+ *   any            one of these, or another value at the exit port
  *
  * "@" in the words stands for each of several seeds. seconds is a bound, and how long a guest that
  * runs is watched. port=off: no exit port, for random code that would find it.

@@ -24,6 +24,7 @@
  * run: cr3-ecam => triple-fault
  * run: cr3-apic => triple-fault
  * run: cr3-zero => triple-fault
+ * run: cr3-self => triple-fault
  * run: cr3-highest => triple-fault
  * run: stack-hole => any seconds=2
  * run: stack-apic => any seconds=2
@@ -214,6 +215,15 @@ static void cr3_zero(void)
     with_cr3((uintptr_t)guest_page());
 }
 
+/* A root whose entries all point to itself: everywhere is that page, and no code is in it. */
+static void cr3_self(void)
+{
+    uint64_t *root = guest_page();
+    for (unsigned int n = 0; n < 512; n++)
+        root[n] = (uintptr_t)root | X86_PTE_P | X86_PTE_W | X86_PTE_U;
+    with_cr3((uintptr_t)root);
+}
+
 /* The last page that the processor can address. */
 static void cr3_highest(void)
 {
@@ -281,6 +291,9 @@ static void jumps(void)
     }
     DIE_UNLESS(guest_try(guest_call, ptr(top)) == X86_UD);
     DIE_UNLESS(guest_try_user(guest_call, ptr(top)) == X86_UD);
+    guest_map(0x4000000000, UINT64_C(1) << 38, X86_PTE_P | X86_PTE_W, 0);
+    DIE_UNLESS(guest_try(guest_call, ptr(0x4000000000)) == X86_UD);
+    DIE_UNLESS(guest_try(guest_call, ptr(0x4000001000)) == X86_PF);
     DIE_UNLESS(guest_try(guest_call, ptr(0x800000000000)) == X86_GP);
     DIE_UNLESS(guest_try(guest_call, ptr(0x7FFFFFFFFFFF)) == X86_PF);
     DIE_UNLESS(guest_try(guest_call, ptr(0x8000000000000000)) == X86_GP);
@@ -333,6 +346,7 @@ static const struct die_mode modes[] = {
     {"cr3-ecam", cr3_ecam},
     {"cr3-apic", cr3_apic},
     {"cr3-zero", cr3_zero},
+    {"cr3-self", cr3_self},
     {"cr3-highest", cr3_highest},
     {"stack-hole", stack_hole},
     {"stack-apic", stack_apic},

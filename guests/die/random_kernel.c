@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Executes random bytes at CPL 0: the guest may die of it in any way, Lodge may not. "seed=N" on
- * the command line. */
+/*
+ * Executes random bytes at CPL 0: the guest may die of it in any way, Lodge may not. "seed=N" on
+ * the command line.
+ *
+ * run: seed=@ => any vcpus=2 seconds=4
+ * run: seed=@ => any vcpus=2 seconds=4 level=host
+ */
 #include "guests/lib/guest.h"
 
 enum { ROUNDS = 20000 };

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Executes random bytes at CPL 3, on a page of their own, with a timer against endless loops: the
- * kernel must always get control back. "seed=N" on the command line. */
+/*
+ * Executes random bytes at CPL 3, on a page of their own, with a timer against endless loops: the
+ * kernel must always get control back. "seed=N" on the command line.
+ *
+ * run: seed=@ => lives
+ * run: seed=@ => lives level=host
+ */
 #include "guests/lib/guest.h"
 
 #define L      UINT64_C(0x4000000000)

@@ -287,11 +287,18 @@ static void route(unsigned int pin, uint32_t low)
     io_apic_write(0x10 + 2 * pin, low);
 }
 
+static void on_level(struct guest_frame *f)
+{
+    if (taken[0] == 30000)
+        outb(LODGE_PORT_SERIAL + 1, 0);
+    on_vector(f);
+}
+
 /* The UART says that it can take a byte, and nobody gives it one: level-triggered, so after each
- * EOI it comes again. */
+ * EOI it comes again, and nothing else gets to run. */
 static void level(void)
 {
-    guest_set_handler(VECTOR, on_vector);
+    guest_set_handler(VECTOR, on_level);
     apic_enable();
     route(LODGE_IRQ_SERIAL, 1 << 15 | VECTOR);
     outb(LODGE_PORT_SERIAL + 4, 8);
@@ -300,7 +307,6 @@ static void level(void)
     while (taken[0] < 30000)
         pause();
     __asm__ volatile("cli");
-    outb(LODGE_PORT_SERIAL + 1, 0);
     route(LODGE_IRQ_SERIAL, 1 << 16);
 }
 
@@ -400,7 +406,8 @@ static void icr(void)
 /* A reset in the middle of a storm. */
 static void reset(void)
 {
-    guest_set_handler(VECTOR, on_vector);
+    for (uint8_t v = 0; v < 8; v++)
+        guest_set_handler((uint8_t)(VECTOR + v), on_vector);
     apic_enable();
     smp_start(do_broadcast);
     for (unsigned int i = 0; i < 100; i++)

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Page tables that point at themselves, beyond RAM, and at devices: faults or all ones, and the
- * machine goes on. */
+/*
+ * Page tables that point at themselves, beyond RAM, and at devices: faults or all ones, and the
+ * machine goes on.
+ *
+ * run: seed=@ => lives
+ */
 #include "guests/lib/guest.h"
 
 #define L      UINT64_C(0x8000000000) /* a PML4 entry of its own */

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Reads and writes every MSR number in the ranges that exist anywhere, with zeros, ones and random
- * values. A fault is fine, and so is none. */
+/*
+ * Reads and writes every MSR number in the ranges that exist anywhere, with zeros, ones and random
+ * values. A fault is fine, and so is none.
+ *
+ * run: seed=@ => lives seconds=20
+ * run: seed=@ => lives level=host seconds=20
+ */
 #include "guests/lib/guest.h"
 
 #define ptr(a) ((void *)(uintptr_t)(a))

@@ -128,6 +128,18 @@ static void random_ports(void)
         pause();
 }
 
+/* Runs of INS and OUTS at every port where a device could be. */
+static void long_strings(void)
+{
+    for (uint32_t port = 0; port < 0x1000; port++) {
+        void *to = ptr(0x800000), *from = ptr(0x800000);
+        uint64_t n = 300, m = 300;
+        __asm__ volatile("rep insb" : "+D"(to), "+c"(n) : "d"(port) : "memory");
+        if (!ends_the_run(port, 1))
+            __asm__ volatile("rep outsb" : "+S"(from), "+c"(m) : "d"(port) : "memory");
+    }
+}
+
 /* INS and OUTS, at sizes and addresses that cross page ends, into nothing, from nothing. */
 static void strings(void)
 {
@@ -146,6 +158,7 @@ static void strings(void)
                          : "r"(places[n])
                          : "rcx", "rdx", "rsi", "rdi", "memory", "cc");
     }
+    long_strings();
 }
 
 static void acpi_sleep(void)

@@ -1,113 +1,187 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
-"""Runs our own guests as guests/runs says and looks at how they end.
+"""Runs our own guests: the self-checking ones of guests/system, the must-die ones of guests/die.
 
-    guests.py [--lodge FILE] [--bin DIR] [--seconds N] [--slow] [--random N] [--option=O]... [NAME...]
+  guests.py BUILD_DIR [--program LODGE] [NAME...]
 
---lodge   the program (default build/lodge); --option=--no-sandbox: one more option for each run
---slow    also the runs marked so
---random  N more runs of the random guests with seeds that differ each time; they are printed
-NAME      only these guests
+--program: another lodge than BUILD_DIR/lodge; one under BUILD_DIR/asan has sanitizers, so it gets
+--no-sandbox and more time. NAME: only runs whose line of report contains one of these ("fatal64",
+"random64 -m 64M --append kernel").
 
-Prints "ok NAME" or "not ok NAME" for each run; exit status 0 only if all ended as they must.
+A system guest prints "PASS name" for each of its tests and ends with value 0 at the exit port; with
+which options it is run stands in guests/runs. How a must-die guest is run and must end stands at the
+top of its source (guests/die/die.h says in what form).
+Whatever a guest does, Lodge must end in time with a status that docs/cli.md has for it, after one
+clear message, and without a trace of a crash.
+
+Prints "ok NAME" or "not ok NAME" after what went wrong; exit status 0 only if all is well.
+LODGE_NIGHTLY=1: more seeds, every run watched longer. LODGE_SEEDS=N: so many seeds.
 """
-import argparse
+import concurrent.futures
+import glob
 import os
-import random
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PASSED, DIED, STOPPED = 1, 4, 6  # exit statuses of lodge run (docs/cli.md)
-FORBIDDEN = re.compile(r"panic|assertion|NEVER happened|Sanitizer|runtime error", re.I)
+NIGHTLY = os.environ.get("LODGE_NIGHTLY") == "1"
+SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "300" if NIGHTLY else "12")) + 1)
+AT_ONCE = 2
+SECONDS = 10      # that a guest may take if it says nothing else
+STOP_SECONDS = 1  # after a signal
+SLOWER = 6        # how much longer anything may take with sanitizers
+LIVES = 1         # status of value 0 at the exit port
+CRASH = re.compile(r"panic|AddressSanitizer|LeakSanitizer|runtime error:|UndefinedBehavior|"
+                   r"a bug of Lodge|stack smashing|core dumped|\*\*\* ")
+DEATH = re.compile(r"^lodge: the guest died of a triple fault: vCPU \d+ at [0-9a-f]{4}:[0-9a-f]+, "
+                   r".* mode, CPL [0-3], CR2 [0-9a-f]+$", re.M)
 
 
-def runs(slow):
-    with open(os.path.join(TOP, "guests", "runs")) as f:
-        for line in f:
-            if line.startswith("#") or not line.strip():
-                continue
-            columns = line.rstrip("\n").split("\t") + [""] * 4
-            if columns[3] != "slow" or slow:
-                yield columns[0], columns[1], columns[2].split()
+class Run:
+    """One way to run a guest, and how that must end."""
+
+    def __init__(self, kind, guest, outcome, arguments, seconds, output=0):
+        self.kind, self.guest, self.outcome = kind, guest, outcome
+        self.arguments, self.output = arguments, output
+        self.seconds = seconds * (4 if NIGHTLY else 1)
+        self.name = " ".join([guest, *arguments])
+
+    def command(self, program, build):
+        return [program, "run", "-k", f"{build}/guests/bin/{self.guest}.elf", "--no-reboot",
+                *self.arguments]
 
 
-def run(lodge, elf, options, seconds):
-    """Output, exit status, and whether it had to be stopped. None: it did not stop when asked to."""
-    command = [lodge, "run", "--exit-port", "--no-reboot", "-k", elf] + options
+class Result:
+    def __init__(self, status, out, err, seconds, stopped):
+        self.status, self.out, self.err = status, out, err
+        self.seconds, self.stopped = seconds, stopped  # stopped: seconds from signal to end, or None
+
+
+def system_runs():
+    """The table guests/runs: guest, options of lodge run, "slow" if it is for nightly runs only."""
+    for line in open(os.path.join(TOP, "guests", "runs")):
+        columns = line.rstrip("\n").split("\t") + ["", ""]
+        if line.startswith("#") or not columns[0] or (columns[2] == "slow" and not NIGHTLY):
+            continue
+        yield Run("system", columns[0], "lives", ["--exit-port", *shlex.split(columns[1])], 60)
+
+
+def die_arguments(words, options):
+    arguments = ["-m", options.get("memory", "64M")]
+    if options.get("port") != "off":
+        arguments.append("--exit-port")
+    for key, option in (("vcpus", "-c"), ("level", "--cpu")):
+        if key in options:
+            arguments += [option, options[key]]
+    return arguments + ["--append", words]
+
+
+def die_runs():
+    for path in sorted(glob.glob(f"{TOP}/guests/die/*.c")):
+        lines = re.findall(r"^ \* run: (.*?) +=> (\S+)(.*)$", open(path).read(), re.M)
+        if not lines:
+            sys.exit(f"{path} does not say how it is run")
+        for words, outcome, rest in lines:
+            options = dict(o.split("=", 1) for o in rest.split())
+            for seed in SEEDS if "@" in words else [0]:
+                yield Run("die", os.path.basename(path)[:-2], outcome,
+                          die_arguments(words.replace("@", str(seed)), options),
+                          float(options.get("seconds", SECONDS)), int(options.get("output", 0)))
+
+
+def execute(program, build, run, slower):
+    """Runs it to its end; what goes on for too long (or is meant to) gets a signal."""
+    sanitized = "/asan/" in program
+    command = run.command(program, build) + (["--no-sandbox"] if sanitized else [])
+    began = time.monotonic()
     p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT)
+                         stderr=subprocess.PIPE)
+    stopped = None
     try:
-        out, _ = p.communicate(timeout=seconds)
-        return out.decode(errors="replace"), p.returncode, False
+        out, err = p.communicate(timeout=run.seconds * (1 if run.outcome == "runs" else slower))
     except subprocess.TimeoutExpired:
-        p.terminate()
-    try:
-        out, _ = p.communicate(timeout=5)
-        return out.decode(errors="replace"), p.returncode, True
-    except subprocess.TimeoutExpired:
-        p.kill()
-        out, _ = p.communicate()
-        return out.decode(errors="replace"), None, True
+        p.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        try:
+            out, err = p.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            out, err = p.communicate()
+        stopped = time.monotonic() - told
+    return Result(p.returncode, out, err.decode(errors="replace"), time.monotonic() - began, stopped)
 
 
-def judge(end, out, status, stopped):
-    """Why this is not how it must end, or None."""
-    if status is None:
-        return "it did not stop on SIGTERM"
-    if FORBIDDEN.search(out):
-        return "lodge itself failed"
-    if end == "any":
-        # odd: the exit port; 0: power-off or reset
-        good = status in (0, DIED) or (stopped and status == STOPPED) or status % 2 == 1
-        return None if 0 <= status < 128 and good else f"status {status}"
-    if stopped:
-        return "it took too long"
-    if end == "dies":
-        if status != DIED or "the guest died" not in out:
-            return f"status {status}, and the guest should have died"
-        return None
-    if status != PASSED or "FAIL" in out or "PASS" not in out:
-        return f"status {status}"
-    return None
+def outcome_of(result):
+    """What happened, in the words of guests/die/die.h; None: something that must not."""
+    if result.stopped is not None:
+        return "runs" if result.status == 128 + signal.SIGTERM else None
+    if result.status & 1 and 0 < result.status < 256:
+        return "lives" if result.status == LIVES else "fails"
+    return {0: "off", 4: "triple-fault"}.get(result.status)
 
 
-def extra_runs(count):
-    for _ in range(count):
-        seed = str(random.randrange(1, 1 << 32))
-        yield "random_user", "pass", ["--append", "seed=" + seed]
-        yield "random_kernel", "any", ["-c", "2", "--append", "seed=" + seed]
+def problems_of(run, result, slower):
+    problems = []
+    outcome = outcome_of(result)
+    if outcome is None:
+        problems.append(f"status {result.status}")
+    elif run.outcome not in ("any", outcome):
+        problems.append(f"expected {run.outcome}, but it {outcome}")
+    if result.stopped is not None and result.stopped > STOP_SECONDS * slower:
+        problems.append(f"took {result.stopped:.1f} s to end after a signal")
+    if CRASH.search(result.err):
+        problems.append("traces of a crash")
+    if outcome == "triple-fault" and not DEATH.search(result.err):
+        problems.append("no clear message of the guest's death")
+    if outcome != "triple-fault" and result.err:
+        problems.append("there should be nothing on standard error")
+    if run.output and len(result.out) < run.output:
+        problems.append(f"{len(result.out)} bytes of output instead of {run.output}")
+    text = result.out.decode(errors="replace")
+    if run.outcome == "lives":
+        problems += re.findall(r"^FAIL.*", text, re.M)
+    if run.kind == "system" and not re.search(r"^PASS ", text, re.M):
+        problems.append("no test passed")
+    return problems
+
+
+def report(run, result, problems):
+    if problems:
+        text = result.out[-1500:].decode(errors="replace")
+        print(re.sub(r"^(?=ok |not ok )", " ", text, flags=re.M))
+        print(re.sub(r"^(?=ok |not ok )", " ", result.err[-6000:], flags=re.M))
+        for p in problems:
+            print(f"  {run.name}: {p}")
+    print(f"{'not ok' if problems else 'ok'} {run.name} ({result.seconds:.1f} s)", flush=True)
 
 
 def main():
-    a = argparse.ArgumentParser()
-    a.add_argument("--lodge", default=os.path.join(TOP, "build", "lodge"))
-    a.add_argument("--bin", default=os.path.join(TOP, "build", "guests", "bin"))
-    a.add_argument("--seconds", type=int, default=60)
-    a.add_argument("--slow", action="store_true")
-    a.add_argument("--random", type=int, default=0)
-    a.add_argument("--option", action="append", default=[])
-    a.add_argument("names", nargs="*")
-    o = a.parse_args()
-    failed = ran = 0
-    for name, end, options in list(runs(o.slow)) + list(extra_runs(o.random)):
-        if o.names and name not in o.names:
-            continue
-        began = time.monotonic()
-        elf = os.path.join(o.bin, name + ".elf")
-        out, status, stopped = run(o.lodge, elf, options + o.option, o.seconds)
-        why = judge(end, out, status, stopped)
-        title = " ".join([name] + options)
-        if why:
-            print("\n".join("  " + line for line in out.splitlines()[-20:]))
-            print(f"  {why} after {time.monotonic() - began:.1f} s")
-        print(("not ok " if why else "ok ") + title, flush=True)
-        failed += why is not None
-        ran += 1
-    return 0 if ran and not failed else 1
+    arguments = sys.argv[1:]
+    program = None
+    if "--program" in arguments:
+        at = arguments.index("--program")
+        program = arguments[at + 1]
+        del arguments[at:at + 2]
+    if not arguments:
+        sys.exit(__doc__)
+    build, wanted = arguments[0], arguments[1:]
+    program = os.path.abspath(program or f"{build}/lodge")
+    slower = SLOWER if "/asan/" in program else 1
+    runs = [r for r in [*system_runs(), *die_runs()] if not wanted or any(w in r.name for w in wanted)]
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        results = [(r, pool.submit(execute, program, build, r, slower)) for r in runs]
+        for run, future in results:
+            result = future.result()
+            problems = problems_of(run, result, slower)
+            failed += bool(problems)
+            report(run, result, problems)
+    sys.exit(1 if failed or not runs else 0)
 
 
-sys.exit(main())
+main()
