@@ -194,6 +194,44 @@ static void test_tsc(void)
     wrmsr(MSR_TSC, last);
 }
 
+/* --- MONITOR, hypercalls --- */
+
+static void monitor(void *p)
+{
+    __asm__ volatile("monitor" : : "a"(p), "c"(0), "d"(0));
+}
+
+static void mwait(void *p)
+{
+    (void)p;
+    __asm__ volatile("mwait" : : "a"(0), "c"(0));
+}
+
+static void test_monitor(void)
+{
+    static uint64_t line;
+    bool offered = cpuid(1, 0).c >> 3 & 1;
+    CHECK_EQ(guest_try(monitor, &line), offered ? NO_FAULT : X86_UD);
+    CHECK_EQ(guest_try_user(monitor, &line), X86_UD);
+    CHECK_EQ(guest_try_user(mwait, NULL), X86_UD);
+    if (!offered)
+        CHECK_EQ(guest_try(mwait, NULL), X86_UD);
+}
+
+static void test_hypercall(void)
+{
+    if (cpuid(0x40000000, 0).b != 0x4B4D564B) { /* "KVMK" */
+        guest_skip("not KVM's interface");
+        return;
+    }
+    long result = 0xFFFF; /* no such call: -KVM_ENOSYS, by either instruction */
+    __asm__ volatile("vmcall" : "+a"(result) : "b"(0), "c"(0), "d"(0), "S"(0) : "memory");
+    CHECK_EQ(result, -1000);
+    result = 0xFFFF;
+    __asm__ volatile("vmmcall" : "+a"(result) : "b"(0), "c"(0), "d"(0), "S"(0) : "memory");
+    CHECK_EQ(result, -1000);
+}
+
 int main(void)
 {
     GUEST_RUN(test_cpuid);
@@ -201,5 +239,7 @@ int main(void)
     GUEST_RUN(test_values);
     GUEST_RUN(test_control_registers);
     GUEST_RUN(test_tsc);
+    GUEST_RUN(test_monitor);
+    GUEST_RUN(test_hypercall);
     return guest_done();
 }
