@@ -171,7 +171,7 @@ static void call_gate(void *p)
         uint16_t selector;
     } pointer = {0x1234, SEL_FREE + 8};
     (void)p;
-    __asm__ volatile("rex.w lcall *%0" : : "m"(pointer) : "memory");
+    __asm__ volatile(".byte 0x48; lcall *(%0)" : : "a"(&pointer) : "memory"); /* REX.W */
 }
 
 static void test_call_gate(void)

@@ -3,14 +3,14 @@
 /* PCID and INVPCID, on levels that offer them; else that they fault as they must. */
 #include "guests/lib/guest.h"
 
-#define L      UINT64_C(0x4000000000)
+#define AREA   UINT64_C(0x4000000000)
 #define ptr(a) ((void *)(uintptr_t)(a))
 
 static uint64_t a, b;
 
 static uint64_t value(void)
 {
-    return *(volatile uint64_t *)ptr(L + 8);
+    return *(volatile uint64_t *)ptr(AREA + 8);
 }
 
 static void set_pcide(void *p)
@@ -21,7 +21,7 @@ static void set_pcide(void *p)
 
 static void invpcid(void *type)
 {
-    static const uint64_t descriptor[2] = {0, L};
+    static const uint64_t descriptor[2] = {0, AREA};
     __asm__ volatile("invpcid %0, %1" : : "m"(descriptor), "r"(type) : "memory");
 }
 
@@ -39,9 +39,9 @@ static void test_pcid(void)
     CHECK_EQ(guest_try(set_pcide, NULL), NO_FAULT);
     write_cr3(cr3 | 5);
     CHECK_EQ(read_cr3(), cr3 | 5);
-    guest_map(L, a, X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA, a, X86_PTE_P | X86_PTE_W, 0);
     CHECK_EQ(value(), 1);
-    *guest_entry(L, 0) = b | X86_PTE_P | X86_PTE_W;
+    *guest_entry(AREA, 0) = b | X86_PTE_P | X86_PTE_W;
     write_cr3(cr3 | 5 | X86_CR3_NOFLUSH); /* may keep the old one */
     CHECK(value() == 1 || value() == 2);
     CHECK_EQ(read_cr3(), cr3 | 5); /* bit 63 is not kept */
@@ -59,9 +59,9 @@ static void test_invpcid(void)
         return;
     }
     for (uint64_t type = 0; type < 4; type++) {
-        guest_map(L, a, X86_PTE_P | X86_PTE_W, 0);
+        guest_map(AREA, a, X86_PTE_P | X86_PTE_W, 0);
         CHECK_EQ(value(), 1);
-        *guest_entry(L, 0) = b | X86_PTE_P | X86_PTE_W;
+        *guest_entry(AREA, 0) = b | X86_PTE_P | X86_PTE_W;
         CHECK_EQ(guest_try(invpcid, ptr(type)), NO_FAULT);
         CHECK_EQ(value(), 2);
     }

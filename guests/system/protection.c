@@ -3,11 +3,11 @@
 /* SMEP, SMAP with STAC and CLAC, UMIP: what they keep the kernel and its users from. */
 #include "guests/lib/guest.h"
 
-#define L      UINT64_C(0x4000000000)
+#define AREA   UINT64_C(0x4000000000)
 #define ptr(a) ((void *)(uintptr_t)(a))
 
 static uint32_t leaf7_b, leaf7_c;
-static uint64_t page; /* user page at L, supervisor page at L + 0x1000 */
+static uint64_t page; /* user page at AREA, supervisor page at AREA + 0x1000 */
 
 static void set_kernel_pages(bool user)
 {
@@ -25,20 +25,20 @@ static void test_smep(void)
         guest_skip("not offered");
         return;
     }
-    CHECK_EQ(guest_try(guest_call, ptr(L)), NO_FAULT);
+    CHECK_EQ(guest_try(guest_call, ptr(AREA)), NO_FAULT);
     set_kernel_pages(false);
     write_cr4(read_cr4() | X86_CR4_SMEP);
-    int call = guest_try(guest_call, ptr(L));
+    int call = guest_try(guest_call, ptr(AREA));
     reg_t error = guest_fault.error;
-    int load = guest_try(guest_load8, ptr(L));
-    int own = guest_try(guest_call, ptr(L + 0x1000));
+    int load = guest_try(guest_load8, ptr(AREA));
+    int own = guest_try(guest_call, ptr(AREA + 0x1000));
     write_cr4(read_cr4() & ~X86_CR4_SMEP);
     set_kernel_pages(true);
     CHECK_EQ(call, X86_PF);
     CHECK_EQ(error, X86_PF_P | X86_PF_I);
     CHECK_EQ(load, NO_FAULT);
     CHECK_EQ(own, NO_FAULT);
-    CHECK_EQ(guest_try(guest_call, ptr(L)), NO_FAULT);
+    CHECK_EQ(guest_try(guest_call, ptr(AREA)), NO_FAULT);
 }
 
 static void stac_load_clac(void *p)
@@ -54,13 +54,13 @@ static void test_smap(void)
     }
     set_kernel_pages(false);
     write_cr4(read_cr4() | X86_CR4_SMAP);
-    int load = guest_try(guest_load8, ptr(L));
+    int load = guest_try(guest_load8, ptr(AREA));
     reg_t error = guest_fault.error;
-    int store = guest_try(guest_store8, ptr(L));
-    int with_ac = guest_try(stac_load_clac, ptr(L));
-    int after = guest_try(guest_load8, ptr(L));
-    int own = guest_try(guest_load8, ptr(L + 0x1000));
-    int fetch = guest_try(guest_call, ptr(L)); /* SMAP is about data */
+    int store = guest_try(guest_store8, ptr(AREA));
+    int with_ac = guest_try(stac_load_clac, ptr(AREA));
+    int after = guest_try(guest_load8, ptr(AREA));
+    int own = guest_try(guest_load8, ptr(AREA + 0x1000));
+    int fetch = guest_try(guest_call, ptr(AREA)); /* SMAP is about data */
     write_cr4(read_cr4() & ~X86_CR4_SMAP);
     set_kernel_pages(true);
     CHECK_EQ(load, X86_PF);
@@ -70,7 +70,7 @@ static void test_smap(void)
     CHECK_EQ(after, X86_PF);
     CHECK_EQ(own, NO_FAULT);
     CHECK_EQ(fetch, NO_FAULT);
-    CHECK_EQ(guest_try(guest_load8, ptr(L)), NO_FAULT);
+    CHECK_EQ(guest_try(guest_load8, ptr(AREA)), NO_FAULT);
 }
 
 static void clac(void *p)
@@ -146,12 +146,12 @@ static void user_ac_aligned(void *p)
 
 static void test_alignment_check(void)
 {
-    CHECK_EQ(guest_try_user(user_ac, ptr(L)), NO_FAULT); /* CR0.AM is clear */
+    CHECK_EQ(guest_try_user(user_ac, ptr(AREA)), NO_FAULT); /* CR0.AM is clear */
     write_cr0(read_cr0() | X86_CR0_AM);
-    int kernel = guest_try(user_ac, ptr(L));
-    int user = guest_try_user(user_ac, ptr(L));
+    int kernel = guest_try(user_ac, ptr(AREA));
+    int user = guest_try_user(user_ac, ptr(AREA));
     reg_t error = guest_fault.error;
-    int aligned = guest_try_user(user_ac_aligned, ptr(L));
+    int aligned = guest_try_user(user_ac_aligned, ptr(AREA));
     write_cr0(read_cr0() & ~X86_CR0_AM);
     CHECK_EQ(kernel, NO_FAULT);
     CHECK_EQ(user, X86_AC);
@@ -165,8 +165,8 @@ int main(void)
     leaf7_c = cpuid(0, 0).a >= 7 ? cpuid(7, 0).c : 0;
     page = (uintptr_t)guest_page();
     *(uint8_t *)ptr(page) = 0xC3;
-    guest_map(L, page, X86_PTE_P | X86_PTE_W | X86_PTE_U, 0);
-    guest_map(L + 0x1000, page, X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA, page, X86_PTE_P | X86_PTE_W | X86_PTE_U, 0);
+    guest_map(AREA + 0x1000, page, X86_PTE_P | X86_PTE_W, 0);
     GUEST_RUN(test_smep);
     GUEST_RUN(test_smap);
     GUEST_RUN(test_umip);

@@ -4,7 +4,7 @@
  * pages, by string instructions, as alternatives and breakpoints are patched in. */
 #include "guests/lib/guest.h"
 
-#define L      UINT64_C(0x4000000000)
+#define AREA   UINT64_C(0x4000000000)
 #define ptr(a) ((void *)(uintptr_t)(a))
 
 static uint8_t *code;
@@ -56,31 +56,31 @@ static void test_next_instruction(void)
 
 static void test_alias(void)
 {
-    guest_map(L, (uintptr_t)code, X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA, (uintptr_t)code, X86_PTE_P | X86_PTE_W, 0);
     put(code, "\xB8\x01\x00\x00\x00\xC3", 6);
     CHECK_EQ(call(code), 1);
-    CHECK_EQ(call(ptr(L)), 1);
+    CHECK_EQ(call(ptr(AREA)), 1);
     for (uint32_t n = 0; n < 100; n++) {
-        *(volatile uint32_t *)ptr(L + 1) = n;
+        *(volatile uint32_t *)ptr(AREA + 1) = n;
         CHECK_EQ(call(code), n);
         *(volatile uint32_t *)(code + 1) = n + 1;
-        CHECK_EQ(call(ptr(L)), n + 1);
+        CHECK_EQ(call(ptr(AREA)), n + 1);
     }
     /* the same address, another page */
     uint8_t *second = guest_page();
     put(second, "\xB8\x99\x00\x00\x00\xC3", 6);
-    guest_map(L, (uintptr_t)second, X86_PTE_P, 0);
-    CHECK_EQ(call(ptr(L)), 0x99);
-    guest_map(L, (uintptr_t)code, X86_PTE_P, 0);
-    CHECK_EQ(call(ptr(L)), 100);
+    guest_map(AREA, (uintptr_t)second, X86_PTE_P, 0);
+    CHECK_EQ(call(ptr(AREA)), 0x99);
+    guest_map(AREA, (uintptr_t)code, X86_PTE_P, 0);
+    CHECK_EQ(call(ptr(AREA)), 100);
 }
 
 static void test_across_pages(void)
 {
     uint8_t *a = guest_page(), *b = guest_page();
-    guest_map(L + 0x10000, (uintptr_t)a, X86_PTE_P | X86_PTE_W, 0);
-    guest_map(L + 0x11000, (uintptr_t)b, X86_PTE_P | X86_PTE_W, 0);
-    uint8_t *at = ptr(L + 0x11000 - 3); /* mov eax, imm32 with two bytes on the second page */
+    guest_map(AREA + 0x10000, (uintptr_t)a, X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA + 0x11000, (uintptr_t)b, X86_PTE_P | X86_PTE_W, 0);
+    uint8_t *at = ptr(AREA + 0x11000 - 3); /* mov eax, imm32 with two bytes on the second page */
     put(at, "\xB8\x11\x22\x33\x44\xC3", 6);
     CHECK_EQ(call(at), 0x44332211);
     ((volatile uint8_t *)b)[0] = 0x55;
@@ -90,12 +90,12 @@ static void test_across_pages(void)
     /* the second page becomes another one */
     uint8_t *c = guest_page();
     put(c, "\x77\x88\xC3", 3);
-    guest_map(L + 0x11000, (uintptr_t)c, X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA + 0x11000, (uintptr_t)c, X86_PTE_P | X86_PTE_W, 0);
     CHECK_EQ(call(at), 0x88772266);
     /* and is absent: #PF at its first byte, RIP at the instruction */
-    guest_map(L + 0x11000, 0, 0, 0);
+    guest_map(AREA + 0x11000, 0, 0, 0);
     CHECK_EQ(guest_try(guest_call, at), X86_PF);
-    CHECK_EQ(guest_fault.cr2, L + 0x11000);
+    CHECK_EQ(guest_fault.cr2, AREA + 0x11000);
     CHECK_EQ(guest_fault.rip, (uintptr_t)at);
 }
 

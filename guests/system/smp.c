@@ -4,7 +4,7 @@
  * on aligned and misaligned operands, memory order, CMPXCHG16B, cross-modifying code. */
 #include "guests/lib/guest.h"
 
-#define L      UINT64_C(0x4000000000)
+#define AREA   UINT64_C(0x4000000000)
 #define ptr(a) ((void *)(uintptr_t)(a))
 
 enum { MAX = 16, ROUNDS = 20000, MESSAGES = 2000, PATIENCE = 500000000 };
@@ -94,15 +94,15 @@ static void count_across_pages(unsigned int n)
 {
     (void)n;
     for (int k = 0; k < ROUNDS / 100; k++)
-        __asm__ volatile("lock addl $3, (%0)" : : "r"(L + 0x1000 - 2) : "memory", "cc");
+        __asm__ volatile("lock addl $3, (%0)" : : "r"(AREA + 0x1000 - 2) : "memory", "cc");
 }
 
 static void test_locked_across_pages(void)
 {
-    guest_map(L, (uintptr_t)guest_page(), X86_PTE_P | X86_PTE_W, 0);
-    guest_map(L + 0x1000, (uintptr_t)guest_page(), X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA, (uintptr_t)guest_page(), X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA + 0x1000, (uintptr_t)guest_page(), X86_PTE_P | X86_PTE_W, 0);
     run_on_all(count_across_pages);
-    CHECK_EQ(*(volatile uint32_t *)ptr(L + 0x1000 - 2), 3 * cpus * (ROUNDS / 100));
+    CHECK_EQ(*(volatile uint32_t *)ptr(AREA + 0x1000 - 2), 3 * cpus * (ROUNDS / 100));
 }
 
 /* 128 bits whose halves must always agree. */
@@ -275,7 +275,7 @@ static _Atomic unsigned int flushed;
 static void on_shoot_down(struct guest_frame *f)
 {
     (void)f;
-    invlpg(ptr(L + 0x5000));
+    invlpg(ptr(AREA + 0x5000));
     flushed++;
     apic_write(APIC_EOI, 0);
 }
@@ -284,7 +284,7 @@ static void look(unsigned int n)
 {
     __asm__ volatile("sti");
     while (listen) {
-        looked[n] = *(volatile uint64_t *)ptr(L + 0x5000);
+        looked[n] = *(volatile uint64_t *)ptr(AREA + 0x5000);
         pause();
     }
     __asm__ volatile("cli");
@@ -295,12 +295,12 @@ static void test_shoot_down(void)
     uint64_t page[2] = {(uintptr_t)guest_page(), (uintptr_t)guest_page()};
     *(uint64_t *)ptr(page[0]) = 1000;
     *(uint64_t *)ptr(page[1]) = 1001;
-    guest_map(L + 0x5000, page[0], X86_PTE_P | X86_PTE_W, 0);
+    guest_map(AREA + 0x5000, page[0], X86_PTE_P | X86_PTE_W, 0);
     listen = true;
     begin(look);
     for (unsigned int round = 1; round <= 20; round++) {
         flushed = 0;
-        guest_map(L + 0x5000, page[round & 1], X86_PTE_P | X86_PTE_W, 0);
+        guest_map(AREA + 0x5000, page[round & 1], X86_PTE_P | X86_PTE_W, 0);
         apic_send(0, 0xC4051);
         CHECK(wait_for(&flushed, cpus - 1));
         for (unsigned int n = 1; n < cpus; n++) {

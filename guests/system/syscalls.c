@@ -118,7 +118,7 @@ static __attribute__((naked)) void sysenter_entry(void)
     __asm__ volatile("mov %cs, entry_cs; mov %ss, entry_ss; mov %rsp, entry_rsp\n"
                      "pushfq; popq entry_flags\n"
                      "mov %r8, %rdx; mov %r9, %rcx\n"
-                     "rex.w sysexit");
+                     "sysexitq");
 }
 
 static void user_sysenter(void *p)
