@@ -48,6 +48,10 @@ void seam_random(void *buf, size_t size);
 void seam_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns);
 void seam_wake(_Atomic uint32_t *word, bool all);
 
+/* Nanoseconds that this thread, a vCPU's, was ready to run but had no pCPU, since the thread began;
+ * never goes back; 0 where the home cannot tell. Hosted it is a system call: for every few ms. */
+uint64_t seam_steal_ns(void);
+
 /* The vCPU's thread has nothing to do but wait for another one: give up the pCPU for a moment. */
 void seam_yield(void);
 

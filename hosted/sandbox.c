@@ -90,6 +90,7 @@ static const struct row rows[] = {
     {SYS_poll, {{0}}, "the main thread waits for timer, signals, input"},
     {SYS_read, {{0}}, "timer, signals, wake-ups, the operator's keys; nothing new can be opened"},
     {SYS_write, {{0}}, "console output, messages, wake-ups; to what is already open"},
+    {SYS_pread64, {{0}}, "a vCPU's thread reads how long it had no processor: its steal time"},
     {SYS_sched_yield, {{0}}, "a vCPU that spins lets another have the processor"},
     {SYS_getrandom, {{0}}, "the boot protocol's seed after a reset"},
     {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},

@@ -12,15 +12,20 @@
  *  - Executable memory is one memfd mapped twice, writable and executable, at different addresses.
  *    It is possible only before the sandbox is in force (sandbox.c): engines allocate it in
  *    vm_create and vcpu_create.
+ *  - Steal time is the scheduler's run delay, the second number of
+ *    /proc/thread-self/schedstat. Each vCPU's thread opens it before the sandbox is in force and
+ *    reads at offset 0 ever after. A kernel without CONFIG_SCHED_INFO has no such file.
  *
  * Locking: home->timer_lock is a leaf; everything else is free of locks.
  */
 #include "core/seam.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -118,6 +123,36 @@ void seam_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns)
 void seam_wake(_Atomic uint32_t *word, bool all)
 {
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, all ? INT32_MAX : 1, NULL, NULL, 0);
+}
+
+/* The calling thread's schedstat, -1 if there is none. */
+static int *steal_file(void)
+{
+    static _Thread_local int fd = -1;
+
+    return &fd;
+}
+
+void seam_steal_open(void)
+{
+    int *fd = steal_file();
+
+    if (*fd < 0)
+        *fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+}
+
+uint64_t seam_steal_ns(void)
+{
+    char text[64]; /* "ran waited slices", in decimal */
+    int fd = *steal_file();
+    ssize_t n = fd < 0 ? 0 : pread(fd, text, sizeof(text) - 1, 0);
+    const char *second;
+
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    second = strchr(text, ' ');
+    return second ? strtoull(second + 1, NULL, 10) : 0;
 }
 
 void seam_yield(void)

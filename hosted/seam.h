@@ -13,4 +13,7 @@ void seam_wake_main(struct home *h);
 /* Main thread: the timer has fired; forgets the armed deadline, so that the next one is armed. */
 void seam_timer_fired(struct home *h);
 
+/* Makes seam_steal_ns work on the calling thread; before the sandbox. If it cannot, 0 it stays. */
+void seam_steal_open(void);
+
 #endif

@@ -14,6 +14,7 @@
 
 #include "core/err.h"
 #include "core/seam.h"
+#include "hosted/seam.h"
 #include "hosted/thread.h"
 #include "machine/pc.h"
 
@@ -22,6 +23,9 @@ static void run_rounds(void *arg)
     const struct vcpu_thread *self = arg;
     struct vcpu_threads *t = self->all;
 
+    seam_steal_open();
+    atomic_fetch_add_explicit(&t->ready, 1, memory_order_release);
+    seam_wake(&t->ready, true);
     for (uint32_t seen = 0;; seen++) {
         while (atomic_load_explicit(&t->round, memory_order_acquire) == seen)
             seam_wait(&t->round, seen, UINT64_MAX);
@@ -44,6 +48,9 @@ int vcpu_threads_create(struct vcpu_threads *t, struct vm *vm)
         if (err)
             return err;
     }
+    /* What they open they must have opened before the sandbox comes into force. */
+    for (uint32_t n; (n = atomic_load_explicit(&t->ready, memory_order_acquire)) < vm->vcpu_count;)
+        seam_wait(&t->ready, n, UINT64_MAX);
     return OK;
 }
 

@@ -14,6 +14,7 @@ struct vcpu_threads {
         struct vcpu_threads *all;
         uint32_t id;
     } thread[VM_MAX_VCPUS];
+    _Atomic uint32_t ready;   /* threads that have opened what they need */
     _Atomic uint32_t round;   /* bumped to let them run; they wait on it */
     _Atomic uint32_t running; /* threads inside pc_run_vcpu */
 };

@@ -57,7 +57,7 @@ void pc_run_vcpu(struct vm *vm, uint32_t id)
     struct x86_cpu *cpu = pc_cpu(vm, id);
     vcpu_enter(&cpu->vcpu);
     while (!vm_is_stopped(vm)) {
-        x86_kvm_refresh(cpu); /* steal time: the thread may have slept */
+        x86_kvm_refresh(cpu); /* steal time: a thread that slept may have waited to go on */
         if (!run_once(engine, cpu))
             break;
     }

@@ -220,9 +220,11 @@ struct x86_cpu {
     uint64_t pause_rip;
     uint32_t pause_count;
 
-    /* Time runnable but not running, in ns, as the home tells it; any thread may store. The guest
-     * sees it as KVM's steal time. */
+    /* Time runnable but not running, in ns, which the guest sees as KVM's steal time. It outlives
+     * the thread (save, restore), so it is a sum of what seam_steal_ns grew by. x86/kvm_pv.c */
     _Atomic uint64_t steal_ns;
+    uint64_t steal_seen_ns; /* own thread: seam_steal_ns when it was last added */
+    uint64_t steal_due_ns;  /* own thread: seam_time_ns from which it is looked at again */
 
     /* Statistics, own thread only */
     uint64_t instructions, tlb_misses;

@@ -15,6 +15,10 @@
  * addresses; they are looked up with a range check on every use and never kept as host addresses
  * (bad-inputs C8). What does not lie in RAM is just not written.
  *
+ * Steal time is the home's seam_steal_ns, which may be a system call, so it is asked for at most
+ * every STEAL_INTERVAL_NS: after a halt, and when an interrupt is taken, since a guest's tick is
+ * what looks at it. A guest that spins with interrupts off sees it late, all at once.
+ *
  * Not offered: asynchronous page faults, PV EOI, PV TLB flush, PV IPIs, poll control.
  */
 #include <stdatomic.h>
@@ -54,6 +58,8 @@ enum { /* struct kvm_steal_time */
        STEAL_PREEMPTED = 16,
        STEAL_SIZE = 64,
 };
+
+enum { STEAL_INTERVAL_NS = 2000000 }; /* twice in a tick at 250 Hz */
 
 enum { PAGE_ENABLED = 1, STEAL_RESERVED = 0x3E };
 
@@ -133,6 +139,20 @@ static void write_wall_clock(const struct x86_cpu *cpu, uint64_t address)
     end_update(page + WALL_VERSION);
 }
 
+/* Adds what has come since the last time. False: it was not long enough ago. */
+static bool account_steal(struct x86_cpu *cpu)
+{
+    uint64_t now = seam_time_ns();
+    if (now < cpu->steal_due_ns)
+        return false;
+    cpu->steal_due_ns = now + STEAL_INTERVAL_NS;
+    uint64_t seen = seam_steal_ns();
+    if (seen > cpu->steal_seen_ns) /* else the vCPU has got another thread */
+        atomic_fetch_add_explicit(&cpu->steal_ns, seen - cpu->steal_seen_ns, memory_order_relaxed);
+    cpu->steal_seen_ns = seen;
+    return true;
+}
+
 static void update_steal_time(struct x86_cpu *cpu)
 {
     uint64_t msr = cpu->msr.kvm_steal_time;
@@ -151,7 +171,15 @@ static void update_steal_time(struct x86_cpu *cpu)
 void x86_kvm_refresh(struct x86_cpu *cpu)
 {
     update_clock(cpu);
+    if (cpu->msr.kvm_steal_time & PAGE_ENABLED)
+        (void)account_steal(cpu);
     update_steal_time(cpu);
+}
+
+void x86_kvm_tick(struct x86_cpu *cpu)
+{
+    if (cpu->msr.kvm_steal_time & PAGE_ENABLED && account_steal(cpu))
+        update_steal_time(cpu);
 }
 
 int x86_kvm_msr_write(struct x86_cpu *cpu, uint32_t index, uint64_t value)

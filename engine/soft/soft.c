@@ -26,6 +26,7 @@
 #include "engine/soft/block.h"
 #include "x86/lapic.h"
 #include "x86/mem.h"
+#include "x86/msr.h"
 
 /* Per vCPU; cpu->engine. */
 struct soft_vcpu {
@@ -246,8 +247,10 @@ static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct
         else
             cpu->pv_kick = true;
     }
-    if (look && x86_take_events(cpu) == X86_JUMP)
+    if (look && x86_take_events(cpu) == X86_JUMP) {
         s->events++;
+        x86_kvm_tick(cpu);
+    }
     if (cpu->activity == X86_RUNNING) {
         if (halted) /* what was taken above with IF clear is to be looked at again */
             vcpu_request(v, VCPU_REQ_INTR);

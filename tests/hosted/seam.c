@@ -4,11 +4,14 @@
 #include "core/seam.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/err.h"
 #include "hosted/log.h"
+#include "hosted/seam.h"
 #include "tests/lib/unit.h"
 
 static void test_wait_returns_at_deadline(void)
@@ -133,6 +136,51 @@ static void test_lock_trace_is_per_thread(void)
     seam_lock_trace()->depth = 0;
 }
 
+static _Atomic bool stop_spinning;
+
+static void *spin(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&stop_spinning))
+        ;
+    return NULL;
+}
+
+/* Two that spin on one processor take it from each other; what one waits is not more than what has
+ * passed. Where the kernel does not count, it is 0. */
+static void *measure_steal(void *arg)
+{
+    uint64_t begun = seam_time_ns(), end = begun + 300000000, before, waited;
+    pthread_t t;
+    cpu_set_t one;
+
+    (void)arg;
+    CHECK_EQ(seam_steal_ns(), 0); /* not opened by this thread */
+    seam_steal_open();
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    pthread_setaffinity_np(pthread_self(), sizeof(one), &one);
+    before = seam_steal_ns();
+    CHECK(pthread_create(&t, NULL, spin, NULL) == 0); /* inherits the one processor */
+    while (seam_time_ns() < end)
+        ;
+    waited = seam_steal_ns() - before;
+    CHECK(waited <= seam_time_ns() - begun);
+    if (access("/proc/thread-self/schedstat", R_OK) == 0)
+        CHECK(waited > 1000000);
+    atomic_store(&stop_spinning, true);
+    pthread_join(t, NULL);
+    return NULL;
+}
+
+static void test_steal(void)
+{
+    pthread_t t; /* of its own, since it pins itself */
+
+    CHECK(pthread_create(&t, NULL, measure_steal, NULL) == 0);
+    pthread_join(t, NULL);
+}
+
 static void test_log_limit(void)
 {
     struct log_limit l;
@@ -171,6 +219,7 @@ int main(void)
     UNIT_RUN(test_random);
     UNIT_RUN(test_time_does_not_go_back);
     UNIT_RUN(test_lock_trace_is_per_thread);
+    UNIT_RUN(test_steal);
     UNIT_RUN(test_log_limit);
     return unit_done();
 }

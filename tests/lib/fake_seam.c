@@ -19,6 +19,7 @@
 enum { ARMED_MAX = 16 };
 
 static _Atomic uint64_t now_ns = 1000000000;
+static _Atomic uint64_t steal_ns;
 static uint64_t wall_ns = 1700000000ull * 1000000000ull;
 static bool real_time;
 static _Atomic uint32_t fail_countdown;
@@ -141,6 +142,16 @@ void seam_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns)
 void seam_wake(_Atomic uint32_t *word, bool all)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, all ? INT32_MAX : 1, NULL, NULL, 0);
+}
+
+uint64_t seam_steal_ns(void)
+{
+    return atomic_load(&steal_ns);
+}
+
+void fake_seam_set_steal(uint64_t ns)
+{
+    atomic_store(&steal_ns, ns);
 }
 
 void seam_yield(void)

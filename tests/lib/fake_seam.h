@@ -18,6 +18,8 @@ void fake_seam_advance(uint64_t ns);
 /* From now on the clock is the host's own (for tests with threads). */
 void fake_seam_real_time(bool on);
 void fake_seam_set_wall(uint64_t ns);
+/* What seam_steal_ns says, on every thread; 0 at first. */
+void fake_seam_set_steal(uint64_t ns);
 
 /* The nth seam_pages_alloc or seam_exec_alloc from now fails (1: the next); 0: none. */
 void fake_seam_fail_allocation(unsigned int nth);

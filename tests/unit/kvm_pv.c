@@ -96,6 +96,38 @@ static void test_steal_time(void)
     cpu_env_destroy(&e);
 }
 
+/* The guest sees what the home's thread waited, asked for at most every 2 ms; a vCPU that goes on
+ * on another thread loses nothing and gains nothing. */
+static void test_steal_time_grows(void)
+{
+    const uint64_t ms = 1000000;
+    cpu_env_create(&e, CPU_ENV_LONG);
+    fake_seam_set_steal(700);
+    x86_kvm_refresh(e.cpu); /* nobody wants to know */
+    CHECK_EQ(atomic_load(&e.cpu->steal_ns), 0);
+    CHECK_EQ(x86_msr_write(e.cpu, MSR_KVM_STEAL_TIME, STEAL | 1), X86_OK);
+    x86_kvm_refresh(e.cpu);
+    CHECK_EQ(cpu_env_get64(&e, STEAL), 700);
+    uint32_t version = cpu_env_get32(&e, STEAL + 8);
+    fake_seam_set_steal(1700);
+    x86_kvm_tick(e.cpu); /* too soon: not even the page is touched */
+    CHECK_EQ(cpu_env_get64(&e, STEAL), 700);
+    CHECK_EQ(cpu_env_get32(&e, STEAL + 8), version);
+    fake_seam_advance(2 * ms);
+    x86_kvm_tick(e.cpu);
+    CHECK_EQ(cpu_env_get64(&e, STEAL), 1700);
+    fake_seam_advance(2 * ms);
+    fake_seam_set_steal(50); /* another thread */
+    x86_kvm_tick(e.cpu);
+    CHECK_EQ(cpu_env_get64(&e, STEAL), 1700);
+    fake_seam_advance(2 * ms);
+    fake_seam_set_steal(80);
+    x86_kvm_refresh(e.cpu);
+    CHECK_EQ(cpu_env_get64(&e, STEAL), 1730);
+    fake_seam_set_steal(0);
+    cpu_env_destroy(&e);
+}
+
 /* At the end of RAM, beyond it, in MMIO, in ROM, at addresses that wrap: never written, no crash.
  */
 static void test_bad_pages(void)
@@ -174,6 +206,7 @@ int main(void)
     UNIT_RUN(test_off);
     UNIT_RUN(test_wall_clock);
     UNIT_RUN(test_steal_time);
+    UNIT_RUN(test_steal_time_grows);
     UNIT_RUN(test_bad_pages);
     UNIT_RUN(test_hypercalls);
     UNIT_RUN(test_kick_and_halt);
