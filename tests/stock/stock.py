@@ -3,7 +3,8 @@
 # Copyright The Lodge authors
 """Stock guests under Lodge: each Debian kernel to userland and power-off, GNU Mach to its banner.
 
-  stock.py BUILD_DIR [KERNEL:VCPUS ...]    default: all kernels with 1, 2 and 4 vCPUs, and gnumach
+  stock.py BUILD_DIR [KERNEL:VCPUS ...]    default: all kernels with 1, 2 and 4 vCPUs, one with 8
+                                           (LODGE_NIGHTLY set: and 16), and gnumach
 
 Environment: LODGE_REPEAT=N runs each N times; LODGE_ENGINE passes -e.
 
@@ -134,9 +135,15 @@ def report(name, problems, text, took):
     return bool(problems)
 
 
+def default_runs():
+    runs = [f"{k}:{n}" for k in KERNELS for n in (1, 2, 4)]
+    many = (8, 16) if os.environ.get("LODGE_NIGHTLY") else (8,)
+    return runs + [f"{KERNELS[0]}:{n}" for n in many] + ["gnumach:1"]
+
+
 def main():
     build = sys.argv[1]
-    wanted = sys.argv[2:] or [f"{k}:{n}" for k in KERNELS for n in (1, 2, 4)] + ["gnumach:1"]
+    wanted = sys.argv[2:] or default_runs()
     failed = 0
     for _ in range(int(os.environ.get("LODGE_REPEAT", "1"))):
         for item in wanted:
