@@ -13,7 +13,8 @@
  * MSRs are judged by the MSR table itself: what WRMSR would not take is not loaded.
  *
  * Requests that were posted and not yet taken (NMI, INIT, SIPI, kick) are saved too, else a
- * restored guest would wait for them for ever.
+ * restored guest would wait for them for ever. VCPU_REQ_INTR is not among them: it says no more
+ * than that the local APIC is to be looked at, and loading that one asks for it in any case.
  */
 #include "core/err.h"
 #include "core/state.h"
@@ -21,9 +22,7 @@
 #include "x86/mem.h"
 #include "x86/msr.h"
 
-enum {
-    SAVED_REQUESTS = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK
-};
+enum { SAVED_REQUESTS = VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK };
 
 /* --- the format --- */
 

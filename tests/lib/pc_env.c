@@ -126,8 +126,8 @@ int pc_env_build(struct pc_env *e)
     }
     e->message[0] = 0;
     vm_init(&e->vm, "test");
-    return pc_create(&e->vm, &e->config, x86_level_find(e->config.level), &fake_engine, e->ram,
-                     &console_ops, e, e->message);
+    return pc_create(&e->vm, &e->config, x86_level_find(e->config.level),
+                     e->engine ? e->engine : &fake_engine, e->ram, &console_ops, e, e->message);
 }
 
 int pc_env_boot(struct pc_env *e)

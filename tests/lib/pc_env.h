@@ -32,8 +32,9 @@ struct pc_env {
 
     struct pc_env_step script[PC_ENV_SCRIPT]; /* vCPU 0; after its end: EXIT_KICK */
     _Atomic uint32_t step;                    /* how often vcpu_run was called */
-    uint32_t fail_vcpu; /* vcpu_create of this one fails (0: none; numbered from 1) */
-    bool fail_vm;       /* vm_create fails */
+    uint32_t fail_vcpu;          /* vcpu_create of this one fails (0: none; numbered from 1) */
+    bool fail_vm;                /* vm_create fails */
+    const struct engine *engine; /* another one instead; NULL: the script's */
     uint32_t engine_vms, engine_vcpus, engine_changes;
 };
 
