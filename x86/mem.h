@@ -16,6 +16,7 @@ enum x86_access {
     X86_WRITE = 1,
     X86_EXEC = 2,
     X86_SYSTEM = 4, /* ORed in: implicit supervisor access (descriptor tables, TSS) whatever CPL is */
+    X86_UNALIGNED = 8, /* ORed in: #AC does not apply, whatever the size */
 };
 
 /* Plain loads and stores must be single host instructions (x86 memory order, no tearing). */
@@ -242,6 +243,10 @@ static always_inline int x86_write_bytes(struct x86_cpu *cpu, uint64_t linear, c
 {
     return x86_write_slow(cpu, linear, buf, size, X86_WRITE);
 }
+
+/* #AC if alignment checking is in force and `linear` is not aligned to `align` bytes: for operands
+ * whose size does not say what they have to be aligned to. Page faults come first: find them. */
+int x86_check_alignment(struct x86_cpu *cpu, uint64_t linear, uint32_t align);
 
 /*
  * A read-modify-write begins: checks write permission of the whole operand. *host non-NULL: the

@@ -45,17 +45,23 @@ int x86_op_load_table(struct x86_cpu *cpu, const struct insn *i)
 int x86_op_store_table(struct x86_cpu *cpu, const struct insn *i)
 {
     uint64_t linear;
+    void *host;
     uint8_t image[10];
     uint32_t size = cpu->mode == INSN_MODE_64 ? 10 : 6;
     const struct x86_table *t = i->op == INSN_SGDT ? &cpu->gdtr : &cpu->idtr;
     if (is_umip_barred(cpu))
         return x86_fault(cpu, X86_GP, 0);
     int s = x86_operand(cpu, i, size, X86_WRITE, &linear);
+    if (s == X86_OK)
+        s = x86_mem_host(cpu, linear, size, X86_WRITE | X86_UNALIGNED, &host);
+    /* stored as a word and what follows: aligned where address MOD 4 is 2 (SDM 3A, 3.5.1) */
+    if (s == X86_OK)
+        s = x86_check_alignment(cpu, linear + 2, size - 2);
     if (s != X86_OK)
         return s;
     store_u16(image, t->limit);
     store_u64(image + 2, t->base);
-    return x86_write_bytes(cpu, linear, image, size);
+    return x86_write_slow(cpu, linear, image, size, X86_WRITE | X86_UNALIGNED);
 }
 
 /* --- LDTR and TR

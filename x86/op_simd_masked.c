@@ -9,7 +9,11 @@
  * Masked loads and stores fault as a whole: a store is checked for all its elements before the
  * first is written. A gather is restartable: what was loaded before a fault stays, with its mask
  * cleared, as the manual wants it.
+ *
+ * Alignment is never checked: "no #AC reported for any mask bit combinations" (SDM 2C, VMASKMOV),
+ * "does not perform AC checks" (VGATHER).
  */
+#include "x86/operand.h"
 #include "x86/simd.h"
 
 enum { VECTOR_MAX = 32 };
@@ -38,6 +42,23 @@ static bool is_selected(const uint8_t *mask, unsigned int at, unsigned int size)
     return mask[at + size - 1] & 0x80;
 }
 
+static int load_element(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint8_t size,
+                        uint8_t *value)
+{
+    uint64_t linear, v;
+    void *host;
+    int s = x86_linear(cpu, seg, offset, size, X86_READ, &linear);
+    if (s == X86_OK)
+        s = x86_mem_host(cpu, linear, size, X86_READ | X86_UNALIGNED, &host);
+    if (s != X86_OK)
+        return s;
+    if (unlikely(!host))
+        return x86_read_slow(cpu, linear, value, size, X86_READ | X86_UNALIGNED);
+    v = operand_host_load(host, size);
+    memcpy(value, &v, size);
+    return X86_OK;
+}
+
 /* Writing one element would not fault. */
 static int check_store(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint8_t size)
 {
@@ -46,19 +67,25 @@ static int check_store(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint8_
     int s = x86_linear(cpu, seg, offset, size, X86_WRITE, &linear);
     if (s != X86_OK)
         return s;
-    return x86_mem_host(cpu, linear, size, X86_WRITE, &host);
+    return x86_mem_host(cpu, linear, size, X86_WRITE | X86_UNALIGNED, &host);
 }
 
 static int store_element(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint8_t size,
                          const uint8_t *value)
 {
-    uint64_t linear;
+    uint64_t linear, v = 0;
+    void *host;
     int s = x86_linear(cpu, seg, offset, size, X86_WRITE, &linear);
+    if (s == X86_OK)
+        s = x86_mem_host(cpu, linear, size, X86_WRITE | X86_UNALIGNED, &host);
     if (s != X86_OK)
         return s;
-    if (size == 1)
-        return x86_write8(cpu, linear, *value);
-    return x86_write_size(cpu, linear, size, size == 8 ? load_u64(value) : load_u32(value));
+    if (unlikely(!host))
+        return x86_write_slow(cpu, linear, value, size, X86_WRITE | X86_UNALIGNED);
+    memcpy(&v, value, size);
+    operand_host_store(host, size, v);
+    x86_note_store(cpu, host);
+    return X86_OK;
 }
 
 /* Stores those elements of value[0..bytes) that mask selects. */
@@ -130,15 +157,10 @@ static int masked_load(struct x86_cpu *cpu, const struct insn *i)
         return s;
     get_vector(cpu, i->vvvv, mask);
     for (unsigned int at = 0; at < vector_size(i); at += size) {
-        uint64_t linear, v;
-        if (!is_selected(mask, at, size))
-            continue;
-        s = x86_linear(cpu, i->seg, offset + at, size, X86_READ, &linear);
-        if (s == X86_OK)
-            s = x86_read_size(cpu, linear, size, &v);
+        if (is_selected(mask, at, size))
+            s = load_element(cpu, i->seg, offset + at, size, result + at);
         if (s != X86_OK)
             return s;
-        memcpy(result + at, &v, size);
     }
     put_vector(cpu, i->reg, result);
     return X86_OK;
@@ -188,16 +210,11 @@ static int gather_element(struct x86_cpu *cpu, const struct insn *i, struct gath
 {
     const uint8_t *at = g->index + n * g->index_size;
     uint64_t index = g->index_size == 8 ? load_u64(at) : (uint64_t)(int32_t)load_u32(at);
-    uint64_t offset = (uint64_t)(int64_t)i->disp + (index << i->scale), linear, v;
+    uint64_t offset = (uint64_t)(int64_t)i->disp + (index << i->scale);
     if (i->base != INSN_NO_REG)
         offset += cpu->gpr[i->base & 15];
     offset &= x86_size_mask(i->addrsize);
-    int s = x86_linear(cpu, i->seg, offset, g->data_size, X86_READ, &linear);
-    if (s == X86_OK)
-        s = x86_read_size(cpu, linear, g->data_size, &v);
-    if (s == X86_OK)
-        memcpy(g->result + n * g->data_size, &v, g->data_size);
-    return s;
+    return load_element(cpu, i->seg, offset, g->data_size, g->result + n * g->data_size);
 }
 
 int simd_op_gather(struct x86_cpu *cpu, const struct insn *i)

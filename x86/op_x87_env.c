@@ -125,17 +125,28 @@ static bool is_wide(const struct insn *i)
     return i->opsize != 2;
 }
 
+/* Where the area lies. Under #AC it counts as an array of words or doublewords, its registers of 10
+ * bytes too (SDM 3A, table 6-7). */
+static int area_address(struct x86_cpu *cpu, const struct insn *i, int access, uint64_t *linear)
+{
+    void *host;
+    int s = x86_operand(cpu, i, i->memsize, access, linear);
+    if (s == X86_OK)
+        s = x86_mem_host(cpu, *linear, i->memsize, access, &host);
+    return s == X86_OK ? x86_check_alignment(cpu, *linear, is_wide(i) ? 4 : 2) : s;
+}
+
 static int store_area(struct x86_cpu *cpu, const struct insn *i, const uint8_t *buf)
 {
     uint64_t linear;
-    int s = x86_operand(cpu, i, i->memsize, X86_WRITE, &linear);
+    int s = area_address(cpu, i, X86_WRITE, &linear);
     return s == X86_OK ? simd_write_area(cpu, linear, buf, i->memsize) : s;
 }
 
 static int load_area(struct x86_cpu *cpu, const struct insn *i, uint8_t *buf)
 {
     uint64_t linear;
-    int s = x86_operand(cpu, i, i->memsize, X86_READ, &linear);
+    int s = area_address(cpu, i, X86_READ, &linear);
     return s == X86_OK ? simd_read_area(cpu, linear, buf, i->memsize) : s;
 }
 

@@ -471,7 +471,7 @@ static void random_state(struct test_case *c, struct rng *r)
     c->uses_vector = touches_vectors(&c->insn);
     if (c->uses_vector)
         random_vectors(c, r);
-    else if (rng_chance(r, 4)) /* how wide vectors are checked differs between processors */
+    if (rng_chance(r, c->uses_vector ? 15 : 4))
         c->start.rflags |= X86_FLAG_AC;
 }
 
