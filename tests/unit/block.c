@@ -93,6 +93,9 @@ static void test_page_end(void)
     put(next - 2, "\x90\x90", 2); /* and can when it does not cross any more */
     b = find(next - 2);
     CHECK(b && b->count == 2);
+    put(next - 2, "\xB8\x01", 2); /* nor is anything left of the block that was there before */
+    CHECK(find(next - 2) == NULL);
+    CHECK(find(next - 2) == NULL);
     memset(code + 0x800, 0x66, 16); /* over 15 bytes */
     CHECK(find(code + 0x800) == NULL);
     end();
@@ -145,8 +148,7 @@ static void test_same_again(void)
 }
 
 /* 48 FF C0: inc rax in 64-bit code; dec eax, inc eax elsewhere. */
- */
-static void test_modes(void)
+* / static void test_modes(void)
 {
     static const struct {
         uint8_t mode, first, second;
@@ -190,6 +192,9 @@ static void test_conflicts(void)
         for (unsigned int n = 0; n < COUNT; n++) {
             const struct block *b = find(code + n * STEP);
             wrong += !b || b->count != 2 || b->uops[0].insn.imm != n;
+            env.cpu->mode ^= INSN_MODE_64 ^ INSN_MODE_32; /* now and then has the same slot */
+            b = find(code + n * STEP);
+            wrong += !b || b->mode != env.cpu->mode;
         }
     }
     CHECK_EQ(wrong, 0);
