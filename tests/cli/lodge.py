@@ -184,9 +184,9 @@ class Terminal:
             self.output += os.read(self.master, 65536)
         return bool(ready)
 
-    def expect(self, text):
+    def expect(self, text, seconds=LIMIT):
         """Waits for the text in what comes after the last expect; forgets everything up to it."""
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + seconds
         while text not in self.output:
             check(time.monotonic() < end, f"expected {text!r}, have {self.output[-400:]!r}")
             self.read_some(0.1)
