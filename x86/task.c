@@ -247,14 +247,17 @@ int x86_task_switch(struct x86_cpu *cpu, enum x86_task_reason reason, uint16_t s
     load_registers(cpu, f, image);
     if (nested)
         cpu->rflags |= X86_FLAG_NT;
-    if (f == &tss32 && image[TSS_TRAP] & 1)
-        cpu->debug_pending |= X86_DR6_BT;
     cpu->shadow = 0;
     if (f == &tss32 && cpu->cr0 & X86_CR0_PG)
         s = x86_write_cr3(cpu, load_u32(image + TSS_CR3)); /* #GP: PDPTEs with reserved bits */
     if (s == X86_OK)
         s = load_segments(cpu, f, image, ext);
-    return s == X86_OK ? X86_JUMP : s;
+    if (s != X86_OK)
+        return s;
+    /* A task that could not even be loaded does not trap: its fault's handler would see that. */
+    if (f == &tss32 && image[TSS_TRAP] & 1)
+        cpu->debug_pending |= X86_DR6_BT;
+    return X86_JUMP;
 }
 
 /* --- the ways to a task

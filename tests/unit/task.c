@@ -374,6 +374,7 @@ static void test_faults_after(void)
             cpu_env_put32(&env, handler_tss + 0x48 + k * 4, good[k]);
         cpu_env_put32(&env, handler_tss + 0x60, 0);
         cpu_env_put32(&env, handler_tss + 0x20, 0x44444);
+        cpu_env_put16(&env, NEW_TSS + 0x64, 1); /* no trap for a task that does not begin */
         cpu_env_set_descriptor(&env, 0x130, cpu_env_descriptor((uint32_t)handler_tss, 0x67, 0x89));
         cpu_env_gate(&env, cases[n].fault, X86_TYPE_TASK_GATE, 0, 0x130, 0, 0);
         CHECK_EQ(far(JMP, NEW_SEL), X86_JUMP);
@@ -383,6 +384,7 @@ static void test_faults_after(void)
         CHECK_EQ(cpu_env_get32(&env, NEW_TSS + 0x20), NEW_EIP);
         CHECK_EQ(cpu_env_get16(&env, NEW_TSS + cases[n].offset), cases[n].selector);
         CHECK_EQ(cpu_env_get32(&env, env.cpu->gpr[RSP]), cases[n].error);
+        CHECK_EQ(env.cpu->debug_pending, 0);
         check_old_saved(CPU_ENV_CODE + 7, X86_FLAG_CF | 2);
     }
     unit_context(NULL);
