@@ -36,14 +36,19 @@ struct die_mode {
 
 extern uint32_t guest_boot_info;
 
+/* Where it is is asked once, by die_main: smp_start puts its own code over the boot information. */
 static inline const char *die_command_line(void)
 {
-    const uint8_t *info = ptr(guest_boot_info);
+    static const char *line;
+    if (!line) {
+        const uint8_t *info = ptr(guest_boot_info);
 #ifdef __x86_64__
-    return ptr(*(const uint64_t *)(const void *)(info + 24)); /* PVH: hvm_start_info */
+        line = ptr(*(const uint64_t *)(const void *)(info + 24)); /* PVH: hvm_start_info */
 #else
-    return ptr(*(const uint32_t *)(const void *)(info + 16)); /* Multiboot information */
+        line = ptr(*(const uint32_t *)(const void *)(info + 16)); /* Multiboot information */
 #endif
+    }
+    return line;
 }
 
 /* What follows in the word of the command line that begins with `begin`; NULL: there is none. */

@@ -108,7 +108,7 @@ void smp_start(void (*fn)(unsigned int n))
     smp_fn = fn;
     apic_enable();
     apic_send(0, ICR_INIT); /* all but self, level assert */
-    for (int n = 0; n < 100000; n++)
+    for (int n = 0; n < 1000; n++) /* PAUSE may give up the host's processor */
         pause();
     apic_send(0, ICR_SIPI | TRAMPOLINE >> 12);
     unsigned int others = smp_count() - 1;

@@ -51,9 +51,11 @@ class Run:
         self.seconds = seconds * (4 if NIGHTLY else 1)
         self.name = " ".join([guest, *arguments])
 
+    def elf(self, build):
+        return os.path.join(build, "guests", "bin", self.guest + ".elf")
+
     def command(self, program, build):
-        return [program, "run", "-k", f"{build}/guests/bin/{self.guest}.elf", "--no-reboot",
-                *self.arguments]
+        return [program, "run", "-k", self.elf(build), "--no-reboot", *self.arguments]
 
 
 class Result:
@@ -173,6 +175,9 @@ def main():
     program = os.path.abspath(program or f"{build}/lodge")
     slower = SLOWER if "/asan/" in program else 1
     runs = [r for r in [*system_runs(), *die_runs()] if not wanted or any(w in r.name for w in wanted)]
+    missing = {r.guest for r in runs if not os.path.exists(r.elf(build))}
+    if missing:
+        sys.exit("not built (make own-guests): " + " ".join(sorted(missing)))
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         results = [(r, pool.submit(execute, program, build, r, slower)) for r in runs]
