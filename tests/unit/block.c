@@ -148,7 +148,7 @@ static void test_same_again(void)
 }
 
 /* 48 FF C0: inc rax in 64-bit code; dec eax, inc eax elsewhere. */
-* / static void test_modes(void)
+static void test_modes(void)
 {
     static const struct {
         uint8_t mode, first, second;
