@@ -107,6 +107,14 @@ static always_inline int x86_linear(struct x86_cpu *cpu, uint8_t seg, uint64_t o
     return x86_linear_slow(cpu, seg, offset, size, access, linear);
 }
 
+/* What stands n bytes behind `linear` in the same operand. Outside 64-bit mode linear addresses have
+ * 32 bits (SDM 3A, 3.3). */
+static always_inline uint64_t x86_linear_add(const struct x86_cpu *cpu, uint64_t linear, uint64_t n)
+{
+    uint64_t a = linear + n;
+    return likely(cpu->mode == INSN_MODE_64) ? a : (uint32_t)a;
+}
+
 /* Linear address of i's memory operand of `size` bytes. */
 static always_inline int x86_operand(struct x86_cpu *cpu, const struct insn *i, uint32_t size,
                                      int access, uint64_t *linear)

@@ -277,7 +277,7 @@ static int find_span(struct x86_cpu *cpu, uint64_t linear, uint32_t size, int ac
     if (unlikely(size > room)) {
         span->count = 2;
         first->size = room;
-        second->linear = mmu_next_page(cpu, linear);
+        second->linear = mmu_next_page(cpu, linear, access);
         second->size = size - room;
         status = mmu_find_page(cpu, second->linear, access, &second->page);
         if (status != X86_OK)

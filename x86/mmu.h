@@ -12,11 +12,14 @@
 /* Paging-structure addresses and page frames, without the low and high flag bits. */
 #define MMU_ADDRESS_MASK 0x000FFFFFFFFFF000u
 
-/* The linear address of the page that follows, wrapped at 4 GiB outside of long mode. */
-static inline uint64_t mmu_next_page(const struct x86_cpu *cpu, uint64_t linear)
+/* The linear address of the page that follows, for an access that goes on there. Outside 64-bit
+ * mode it wraps at 4 GiB; but in long mode descriptor tables are 64-bit also for 32-bit code. */
+static inline uint64_t mmu_next_page(const struct x86_cpu *cpu, uint64_t linear, int access)
 {
     uint64_t next = (linear & PAGE_MASK) + PAGE_SIZE;
-    return cpu->long_mode ? next : (uint32_t)next;
+    if (cpu->mode == INSN_MODE_64 || next != GIB(4))
+        return next;
+    return cpu->long_mode && access & X86_SYSTEM ? next : 0;
 }
 
 /* One entry on the way. */

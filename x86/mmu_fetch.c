@@ -97,7 +97,8 @@ int x86_fetch_bytes(struct x86_cpu *cpu, uint8_t *buf, uint32_t *got)
     *got = first;
     if (first == room)
         return X86_OK;
-    if (fetch_part(cpu, mmu_next_page(cpu, linear), buf + first, room - first) == X86_OK)
+    linear = mmu_next_page(cpu, linear, X86_EXEC);
+    if (fetch_part(cpu, linear, buf + first, room - first) == X86_OK)
         *got = room;
     return X86_OK;
 }

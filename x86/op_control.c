@@ -35,7 +35,7 @@ static int far_pointer(struct x86_cpu *cpu, const struct insn *i, uint16_t *sele
     if (s == X86_OK)
         s = x86_read_size(cpu, linear, i->opsize, offset);
     if (s == X86_OK)
-        s = x86_read_size(cpu, linear + i->opsize, 2, &v);
+        s = x86_read_size(cpu, x86_linear_add(cpu, linear, i->opsize), 2, &v);
     *selector = (uint16_t)v;
     return s;
 }
@@ -120,7 +120,7 @@ static int op_bound(struct x86_cpu *cpu, const struct insn *i)
     if (s == X86_OK)
         s = x86_read_size(cpu, linear, size, &low);
     if (s == X86_OK)
-        s = x86_read_size(cpu, linear + size, size, &high);
+        s = x86_read_size(cpu, x86_linear_add(cpu, linear, size), size, &high);
     if (s != X86_OK)
         return s;
     unsigned int shift = 64 - size * 8u;

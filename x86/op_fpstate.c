@@ -52,7 +52,8 @@ int simd_read_area(struct x86_cpu *cpu, uint64_t linear, void *buf, uint32_t siz
         return X86_OK;
     }
     for (uint32_t at = 0; s == X86_OK && at < size; at += PIECE)
-        s = x86_read_bytes(cpu, linear + at, (uint8_t *)buf + at, piece_size(size - at));
+        s = x86_read_bytes(cpu, x86_linear_add(cpu, linear, at), (uint8_t *)buf + at,
+                           piece_size(size - at));
     return s;
 }
 
@@ -66,7 +67,8 @@ int simd_write_area(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint3
         return X86_OK;
     }
     for (uint32_t at = 0; s == X86_OK && at < size; at += PIECE)
-        s = x86_write_bytes(cpu, linear + at, (const uint8_t *)buf + at, piece_size(size - at));
+        s = x86_write_bytes(cpu, x86_linear_add(cpu, linear, at), (const uint8_t *)buf + at,
+                            piece_size(size - at));
     return s;
 }
 
@@ -216,13 +218,15 @@ static int xsave_write(struct x86_cpu *cpu, const struct insn *i, uint64_t linea
     if (rfbm & X86_XCR0_X87)
         s = simd_write_area(cpu, linear, head, LEGACY_X87);
     if (s == X86_OK && (rfbm & X86_XCR0_X87))
-        s = simd_write_area(cpu, linear + AREA_ST, fpu->st, sizeof(fpu->st));
+        s = simd_write_area(cpu, x86_linear_add(cpu, linear, AREA_ST), fpu->st, sizeof(fpu->st));
     if (s == X86_OK && (rfbm & (X86_XCR0_SSE | X86_XCR0_AVX)))
-        s = simd_write_area(cpu, linear + AREA_MXCSR, head + AREA_MXCSR, 8);
+        s = simd_write_area(cpu, x86_linear_add(cpu, linear, AREA_MXCSR), head + AREA_MXCSR, 8);
     if (s == X86_OK && (rfbm & X86_XCR0_SSE))
-        s = simd_write_area(cpu, linear + AREA_XMM, fpu->xmm, vector_bytes(cpu));
+        s = simd_write_area(cpu, x86_linear_add(cpu, linear, AREA_XMM), fpu->xmm,
+                            vector_bytes(cpu));
     if (s == X86_OK && (rfbm & X86_XCR0_AVX))
-        s = simd_write_area(cpu, linear + AREA_YMM, fpu->ymm_high, vector_bytes(cpu));
+        s = simd_write_area(cpu, x86_linear_add(cpu, linear, AREA_YMM), fpu->ymm_high,
+                            vector_bytes(cpu));
     return s;
 }
 
@@ -237,12 +241,12 @@ static int op_xsave(struct x86_cpu *cpu, const struct insn *i)
     if (s == X86_OK)
         s = x86_mem_host(cpu, linear, size, X86_WRITE, &host);
     if (s == X86_OK)
-        s = x86_read64(cpu, linear + AREA_HEADER, &xstate_bv);
+        s = x86_read64(cpu, x86_linear_add(cpu, linear, AREA_HEADER), &xstate_bv);
     if (s == X86_OK)
         s = xsave_write(cpu, i, linear, rfbm);
     if (s != X86_OK)
         return s;
-    return x86_write64(cpu, linear + AREA_HEADER, (xstate_bv & ~rfbm) | rfbm);
+    return x86_write64(cpu, x86_linear_add(cpu, linear, AREA_HEADER), (xstate_bv & ~rfbm) | rfbm);
 }
 
 /* #GP unless it is the standard format's header with nothing in it that XCR0 does not have (SDM 1,

@@ -114,7 +114,7 @@ static int op_lds(struct x86_cpu *cpu, const struct insn *i)
     if (s == X86_OK)
         s = x86_read_size(cpu, linear, i->opsize, &offset);
     if (s == X86_OK)
-        s = x86_read_size(cpu, linear + i->opsize, 2, &selector);
+        s = x86_read_size(cpu, x86_linear_add(cpu, linear, i->opsize), 2, &selector);
     if (s == X86_OK)
         s = x86_segment_load(cpu, (uint8_t)i->imm2, (uint16_t)selector);
     if (s != X86_OK)

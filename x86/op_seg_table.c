@@ -27,7 +27,7 @@ int x86_op_load_table(struct x86_cpu *cpu, const struct insn *i)
     if (s == X86_OK)
         s = x86_read_size(cpu, linear, 2, &limit);
     if (s == X86_OK)
-        s = x86_read_size(cpu, linear + 2, base_size, &base);
+        s = x86_read_size(cpu, x86_linear_add(cpu, linear, 2), base_size, &base);
     if (s != X86_OK)
         return s;
     if (base_size == 4 && i->opsize == 2)

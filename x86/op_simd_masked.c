@@ -88,19 +88,27 @@ static int store_element(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint
     return X86_OK;
 }
 
-/* Stores those elements of value[0..bytes) that mask selects. */
-static int store_selected(struct x86_cpu *cpu, uint8_t seg, uint64_t offset, uint8_t size,
-                          unsigned int bytes, const uint8_t *value, const uint8_t *mask)
+/*
+ * Stores those elements of value[0..bytes) that mask selects. The offset of each is cut to the
+ * address size, as processors do that store them one by one (seen on Zen 4, also that masked loads,
+ * like all other operands, go on over 4 GiB in 64-bit mode).
+ */
+static int store_selected(struct x86_cpu *cpu, const struct insn *i, uint8_t seg, uint64_t offset,
+                          uint8_t size, unsigned int bytes, const uint8_t *value,
+                          const uint8_t *mask)
 {
+    const uint64_t cut = x86_size_mask(i->addrsize);
     for (unsigned int at = 0; at < bytes; at += size) {
-        int s = is_selected(mask, at, size) ? check_store(cpu, seg, offset + at, size) : X86_OK;
+        if (!is_selected(mask, at, size))
+            continue;
+        int s = check_store(cpu, seg, (offset + at) & cut, size);
         if (s != X86_OK)
             return s;
     }
     for (unsigned int at = 0; at < bytes; at += size) {
         if (!is_selected(mask, at, size))
             continue;
-        int s = store_element(cpu, seg, offset + at, size, value + at);
+        int s = store_element(cpu, seg, (offset + at) & cut, size, value + at);
         if (s != X86_OK)
             return s;
     }
@@ -119,7 +127,7 @@ static int maskmovdqu(struct x86_cpu *cpu, const struct insn *i)
     int s = simd_check(cpu, i->flags & INSN_VEX);
     if (s != X86_OK)
         return s;
-    return store_selected(cpu, string_segment(i), x86_get_gpr(cpu, RDI, i->addrsize), 1, 16,
+    return store_selected(cpu, i, string_segment(i), x86_get_gpr(cpu, RDI, i->addrsize), 1, 16,
                           cpu->fpu.xmm[i->reg & 15], cpu->fpu.xmm[i->rm & 15]);
 }
 
@@ -133,7 +141,7 @@ static int maskmovq(struct x86_cpu *cpu, const struct insn *i)
 {
     int s = simd_check_mmx(cpu);
     if (s == X86_OK)
-        s = store_selected(cpu, string_segment(i), x86_get_gpr(cpu, RDI, i->addrsize), 1, 8,
+        s = store_selected(cpu, i, string_segment(i), x86_get_gpr(cpu, RDI, i->addrsize), 1, 8,
                            mmx_register(cpu, i->reg), mmx_register(cpu, i->rm));
     if (s == X86_OK)
         x87_enter_mmx(&cpu->fpu);
@@ -174,7 +182,7 @@ static int masked_store(struct x86_cpu *cpu, const struct insn *i)
         return s;
     get_vector(cpu, i->vvvv, mask);
     get_vector(cpu, i->reg, value);
-    return store_selected(cpu, i->seg, x86_effective_address(cpu, i), masked_element_size(i),
+    return store_selected(cpu, i, i->seg, x86_effective_address(cpu, i), masked_element_size(i),
                           vector_size(i), value, mask);
 }
 
