@@ -192,7 +192,7 @@ static void test_conflicts(void)
         for (unsigned int n = 0; n < COUNT; n++) {
             const struct block *b = find(code + n * STEP);
             wrong += !b || b->count != 2 || b->uops[0].insn.imm != n;
-            env.cpu->mode ^= INSN_MODE_64 ^ INSN_MODE_32; /* now and then has the same slot */
+            env.cpu->mode ^= INSN_MODE_64 ^ INSN_MODE_32;
             b = find(code + n * STEP);
             wrong += !b || b->mode != env.cpu->mode;
         }
