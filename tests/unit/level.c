@@ -269,6 +269,38 @@ static void test_dynamic(void)
     cpu_env_destroy(&e);
 }
 
+/* Each vCPU's APIC id, taken apart by the widths that leaf B gives, is its own and in the package;
+ * all places that tell it agree. */
+static void test_apic_ids(void)
+{
+    static const char *const levels[] = {"v2", "v3"};
+    for (size_t l = 0; l < ARRAY_SIZE(levels); l++) {
+        for (uint32_t count = 1; count <= VM_MAX_VCPUS; count++) {
+            struct cpu_env e;
+            uint32_t one[4], b[4], core[4];
+            cpu_env_create(&e, CPU_ENV_LONG);
+            e.vm.vcpu_count = count;
+            for (uint32_t id = 0; id < count; id++) {
+                struct x86_cpu *cpu;
+                unit_context("%s, vCPU %u of %u", levels[l], id, count);
+                CHECK_EQ(x86_cpu_create(&cpu, &e.vm, id, x86_level_find(levels[l])), OK);
+                x86_cpuid(cpu, 1, 0, one);
+                x86_cpuid(cpu, 0xB, 0, b);
+                x86_cpuid(cpu, 0xB, 1, core);
+                CHECK_EQ(one[1] >> 24, id);
+                CHECK_EQ(b[3], id);
+                CHECK_EQ(core[3], id);
+                CHECK_EQ(core[1], count);
+                CHECK_EQ(id >> core[0], 0); /* one package */
+                CHECK_EQ(one[1] >> 16 & 0xFF, 1u << core[0]);
+                x86_cpu_destroy(cpu);
+            }
+            cpu_env_destroy(&e);
+        }
+    }
+    unit_context(NULL);
+}
+
 int main(void)
 {
     UNIT_RUN(test_find);
@@ -279,5 +311,6 @@ int main(void)
     UNIT_RUN(test_identity);
     UNIT_RUN(test_out_of_range);
     UNIT_RUN(test_dynamic);
+    UNIT_RUN(test_apic_ids);
     return unit_done();
 }
