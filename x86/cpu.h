@@ -182,6 +182,7 @@ struct x86_cpu {
     bool nmi_masked;
     bool nmi_pending;
     bool pv_kick; /* the next HLT ends at once */
+    bool repeats; /* set by a string instruction that put RIP back to itself; cleared by who asks */
 
     /* A fault on its way; valid between X86_FAULT and x86_raise */
     struct x86_fault fault;
@@ -216,8 +217,8 @@ struct x86_cpu {
         uint64_t first, last;
     } tlb_large[2];
 
-    /* PAUSE at the same place again and again is a spin loop (x86/op_system.c) */
-    uint64_t pause_rip;
+    /* PAUSE again and again with little between is a spin loop (x86/op_system.c) */
+    uint64_t pause_instructions; /* `instructions` at the last PAUSE */
     uint32_t pause_count;
 
     /* Time runnable but not running, in ns, which the guest sees as KVM's steal time. It outlives

@@ -9,8 +9,9 @@
  * handler for bad forms), then privilege, then operands.
  *
  * PAUSE. An interpreter that spins burns the host's time, and under overcommit the very pCPU that
- * the lock's holder needs. The same PAUSE many times in a row is a spin loop: then the thread gives
- * up its pCPU for a moment. A VM with one vCPU never does.
+ * the lock's holder needs. Many PAUSEs with little else between them are a spin loop: then the
+ * thread gives up its pCPU for a moment. Where they stand does not matter, since a loop may have
+ * several. A VM with one vCPU never does.
  */
 #include "x86/op_system.h"
 
@@ -19,8 +20,10 @@
 #include "x86/mem.h"
 #include "x86/msr.h"
 
-/* PAUSEs at one place before the pCPU is given up: a few microseconds of spinning. */
-enum { PAUSES_BEFORE_YIELD = 32 };
+enum {
+    PAUSES_BEFORE_YIELD = 32, /* a few microseconds of spinning */
+    SPIN_INSNS = 128,         /* more than this (and a block) between two PAUSEs is work */
+};
 
 static bool is_privileged(const struct x86_cpu *cpu)
 {
@@ -108,10 +111,9 @@ static int op_pause(struct x86_cpu *cpu, const struct insn *i)
     (void)i;
     if (cpu->vcpu.vm->vcpu_count <= 1)
         return X86_OK;
-    if (cpu->pause_rip != cpu->rip) {
-        cpu->pause_rip = cpu->rip;
+    if (cpu->instructions - cpu->pause_instructions > SPIN_INSNS)
         cpu->pause_count = 0;
-    }
+    cpu->pause_instructions = cpu->instructions;
     if (++cpu->pause_count < PAUSES_BEFORE_YIELD)
         return X86_OK;
     cpu->pause_count = 0;

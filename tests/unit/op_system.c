@@ -524,6 +524,26 @@ static void test_pause(void)
     cpu_env_destroy(&e);
 }
 
+/* A loop with two PAUSEs spins as well; one that works between them does not. */
+static void test_pause_elsewhere(void)
+{
+    static const uint8_t two[] = {0xF3, 0x90, 0xF3, 0x90};
+    for (uint64_t between = 10; between <= 1000; between *= 100) {
+        unsigned int yields = 0;
+        cpu_env_create(&e, CPU_ENV_LONG);
+        e.vm.vcpu_count = 2;
+        for (int i = 0; i < 320; i++) {
+            if (i % 2 == 0)
+                cpu_env_code(&e, two, sizeof(two));
+            yields += x86_step(e.cpu) == X86_JUMP;
+            e.cpu->instructions += between; /* as the engine counts */
+        }
+        CHECK_EQ(yields, between == 10 ? 10 : 0);
+        e.vm.vcpu_count = 1;
+        cpu_env_destroy(&e);
+    }
+}
+
 int main(void)
 {
     UNIT_RUN(test_privilege);
@@ -543,5 +563,6 @@ int main(void)
     UNIT_RUN(test_results);
     UNIT_RUN(test_stac_changes_context);
     UNIT_RUN(test_pause);
+    UNIT_RUN(test_pause_elsewhere);
     return unit_done();
 }
