@@ -33,7 +33,7 @@ enum {
     STACK = 8192,
     SEL_TSS_OF = SEL_FREE + 16, /* + 16 n: for processor n */
     PIT_HZ = 1193182,
-    WATCH_HZ = 5000,
+    WATCH_HZ = 2000,
 };
 
 struct start { /* what is popped to begin a round */
