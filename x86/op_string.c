@@ -346,6 +346,7 @@ static always_inline int string_run(struct x86_cpu *cpu, const struct insn *i, u
     if (left == 0)
         return s;
     cpu->rip -= i->length;
+    cpu->repeats = true;
     return s == X86_OK ? X86_JUMP : s;
 }
 

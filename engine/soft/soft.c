@@ -174,9 +174,9 @@ static int run_one(struct x86_cpu *cpu, struct soft_vcpu *s)
 /* What an instruction leaves of RF, which was set before it (SDM 3B 17.3.1.1): it suppresses an
  * instruction breakpoint for one instruction, all iterations of a REP included. It was clear while
  * the instruction ran, so one that loads RFLAGS (IRET, a task switch) has the last word. */
-static void keep_resume(struct x86_cpu *cpu, int status, uint64_t start)
+static void keep_resume(struct x86_cpu *cpu, int status)
 {
-    if (status == X86_FAULT || (status == X86_JUMP && cpu->rip == start))
+    if (status == X86_FAULT || cpu->repeats)
         cpu->rflags |= X86_FLAG_RF;
 }
 
@@ -184,7 +184,6 @@ static void keep_resume(struct x86_cpu *cpu, int status, uint64_t start)
 static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
 {
     uint8_t shadow = cpu->shadow;
-    uint64_t start = cpu->rip;
     bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
     bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
     bool armed = trap || (cpu->dr7 & DR7_ENABLES) != 0;
@@ -193,9 +192,10 @@ static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
         status = x86_debug_before(cpu);
     if (status == X86_OK) {
         cpu->rflags &= ~X86_FLAG_RF;
+        cpu->repeats = false;
         status = run_one(cpu, s);
         if (resume)
-            keep_resume(cpu, status, start);
+            keep_resume(cpu, status);
     }
     if (status == X86_FAULT)
         return status;

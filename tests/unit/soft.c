@@ -91,11 +91,9 @@ static void test_step_over_halt(void)
     end();
 }
 
-/* A breakpoint handler sets RF in the image; RF is good for one instruction, also for a jump. */
-static void test_resume_flag_over_jump(void)
+/* A debugger's handler of #DB: it sets RF in the image, and counts. */
+static void make_resuming_handler(void)
 {
-    /* jmp +0; nop; hlt, with breakpoints on the jump and on the nop */
-    begin("\xEB\x00\x90\xF4", 4);
     uint8_t *h = e.ram + CPU_ENV_HANDLERS + X86_DB * HANDLER_SIZE;
     /* bts dword [rsp + 16], 16 comes first; the count follows behind the other handlers */
     memcpy(h, "\x0F\xBA\x6C\x24\x10\x10\xE9\x00\x00\x00\x00", 11);
@@ -106,12 +104,36 @@ static void test_resume_flag_over_jump(void)
     memcpy(h, "\xFE\x04\x25", 3);
     memcpy(h + 3, &counter, 4);
     memcpy(h + 7, "\x48\xCF", 2);
+}
+
+/* A breakpoint handler sets RF in the image; RF is good for one instruction, also for a jump. */
+static void test_resume_flag_over_jump(void)
+{
+    /* jmp +0; nop; hlt, with breakpoints on the jump and on the nop */
+    begin("\xEB\x00\x90\xF4", 4);
+    make_resuming_handler();
     e.cpu->dr[0] = CPU_ENV_CODE;
     e.cpu->dr[1] = CPU_ENV_CODE + 2;
     e.cpu->dr7 = X86_DR7_FIXED | 5; /* L0, L1: execution, one byte */
     run();
     CHECK_EQ(count_of(X86_DB), 2);
     CHECK(!(e.cpu->rflags & X86_FLAG_RF));
+    end();
+}
+
+/* ... to itself too: each turn is an instruction of its own. */
+static void test_resume_flag_over_self_jump(void)
+{
+    /* loop to itself; hlt */
+    begin("\xE2\xFE\xF4", 3);
+    make_resuming_handler();
+    e.cpu->gpr[RCX] = 4;
+    e.cpu->rflags |= X86_FLAG_RF;
+    e.cpu->dr[0] = CPU_ENV_CODE;
+    e.cpu->dr7 = X86_DR7_FIXED | DR7_L0;
+    run();
+    CHECK_EQ(count_of(X86_DB), 3); /* all turns but the first */
+    CHECK_EQ(e.cpu->gpr[RCX], 0);
     end();
 }
 
@@ -137,6 +159,7 @@ int main(void)
     UNIT_RUN(test_nmi_before_interrupt);
     UNIT_RUN(test_step_over_halt);
     UNIT_RUN(test_resume_flag_over_jump);
+    UNIT_RUN(test_resume_flag_over_self_jump);
     UNIT_RUN(test_resume_flag_over_rep);
     return unit_done();
 }
