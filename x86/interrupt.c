@@ -147,7 +147,16 @@ static int deliver_or_raise(struct x86_cpu *cpu, enum x86_event_kind kind, uint8
     return s == X86_FAULT ? x86_raise(cpu) : s;
 }
 
-/* INIT and SIPI: X86_OK if there was nothing. */
+/*
+ * INIT and SIPI: X86_OK if there was nothing.
+ *
+ * A SIPI that is pending together with an INIT is taken after it. Hardware drops a SIPI unless it
+ * waits for one, so one that came before the INIT would be lost; but a vCPU's thread that had no
+ * pCPU for a while finds both requests at once also when the SIPI followed the INIT, which is how
+ * every system starts processors. Bits have no order. Dropping would lose a start-up, and the
+ * sender need not try again; taking an older one, which no sane sender has under way, starts a
+ * processor that its INIT meant to stop.
+ */
 static int take_startup(struct x86_cpu *cpu)
 {
     struct vcpu *v = &cpu->vcpu;

@@ -4,8 +4,10 @@
  * Delivery of events: real mode, protected mode with 16- and 32-bit gates, virtual-8086 mode, long
  * mode with IST; error codes; double and triple faults; what arrives from outside.
  */
+#include "core/err.h"
 #include "tests/lib/cpu_env.h"
 #include "tests/lib/unit.h"
+#include "x86/level.h"
 #include "x86/segment.h"
 
 static struct cpu_env env;
@@ -627,6 +629,24 @@ static void test_init_sipi(void)
     CHECK_EQ(cpu->seg[SEG_CS].selector, 0xF000);
 }
 
+/* An INIT and the SIPI that followed it, found at once by a thread that was late: none is lost. */
+static void test_init_and_sipi(void)
+{
+    struct x86_cpu *ap;
+    start_events();
+    CHECK_EQ(x86_cpu_create(&ap, &env.vm, 1, x86_level_find("v3")), OK);
+    ap->activity = X86_RUNNING;
+    atomic_store(&ap->vcpu.sipi_vector, 0x9A);
+    vcpu_request(&ap->vcpu, VCPU_REQ_SIPI);
+    vcpu_request(&ap->vcpu, VCPU_REQ_INIT);
+    CHECK_EQ(x86_take_events(ap), X86_EXIT);
+    CHECK_EQ(ap->activity, X86_WAIT_SIPI);
+    CHECK_EQ(x86_take_events(ap), X86_EXIT);
+    CHECK_EQ(ap->activity, X86_RUNNING);
+    CHECK_EQ(ap->seg[SEG_CS].base, 0x9A000);
+    x86_cpu_destroy(ap);
+}
+
 int main(void)
 {
     UNIT_RUN(test_real);
@@ -648,6 +668,7 @@ int main(void)
     UNIT_RUN(test_halt);
     UNIT_RUN(test_nmi);
     UNIT_RUN(test_init_sipi);
+    UNIT_RUN(test_init_and_sipi);
     cpu_env_destroy(&env);
     return unit_done();
 }
