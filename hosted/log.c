@@ -65,38 +65,34 @@ void log_write(const char *text, size_t n)
     put(text, n);
 }
 
-static void say_v(const char *before, const char *after, const char *format, va_list ap)
-    printf_like(3, 0);
-static void say_v(const char *before, const char *after, const char *format, va_list ap)
-{
-    char buf[4096];
-    size_t n = (size_t)snprintf(buf, sizeof(buf), "%s", before);
-    int more = vsnprintf(buf + n, sizeof(buf) - n - 1, format, ap);
-
-    if (more > 0)
-        n += (size_t)more;
-    if (n > sizeof(buf) - 2)
-        n = sizeof(buf) - 2;
-    n += (size_t)snprintf(buf + n, 2, "%s", after);
-    log_write(buf, n);
-}
-
+/* One line, whatever it quotes (file names, a definition's strings): control characters would break
+ * it, or reach the operator's terminal. */
 void say(const char *format, ...)
 {
+    char line[4000];
     va_list ap;
 
     va_start(ap, format);
-    say_v("lodge: ", "\n", format, ap);
+    vsnprintf(line, sizeof(line), format, ap);
     va_end(ap);
+    for (char *p = line; *p; p++) {
+        if ((unsigned char)*p < ' ' || *p == 0x7F)
+            *p = '?';
+    }
+    say_raw("lodge: %s\n", line);
 }
 
 void say_raw(const char *format, ...)
 {
+    char buf[4096];
     va_list ap;
+    int n;
 
     va_start(ap, format);
-    say_v("", "", format, ap);
+    n = vsnprintf(buf, sizeof(buf), format, ap);
     va_end(ap);
+    if (n > 0)
+        log_write(buf, (size_t)n < sizeof(buf) ? (size_t)n : sizeof(buf) - 1);
 }
 
 void log_limit_init(struct log_limit *l)

@@ -5,7 +5,9 @@
  * exit status (status.h). The process begins by closing whatever descriptors it inherited beyond
  * the standard three, and by seeing that those three are open, so that no file lands on them.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -126,12 +128,22 @@ static bool prepare_descriptors(void)
     return fd >= 0 || fcntl(STDERR_FILENO, F_GETFD) >= 0;
 }
 
+/* What a subcommand has printed (help, doctor) must have got there. */
+static enum lodge_status finish_output(enum lodge_status status)
+{
+    if (fflush(stdout) == 0 || status != STATUS_OK)
+        return status;
+    say("cannot write to standard output: %s", strerror(errno));
+    return STATUS_OPERATOR;
+}
+
 int main(int argc, char **argv)
 {
     const struct command *c;
 
     if (!prepare_descriptors())
         return STATUS_HOST;
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit ('ulimit -f') is an error value, EFBIG */
     if (argc < 2) {
         say("no command given (see 'lodge help')");
         return STATUS_USAGE;
@@ -141,5 +153,5 @@ int main(int argc, char **argv)
         say("unknown command '%.64s' (see 'lodge help')", argv[1]);
         return STATUS_USAGE;
     }
-    return (int)c->run(argc - 2, argv + 2);
+    return (int)finish_output(c->run(argc - 2, argv + 2));
 }

@@ -51,7 +51,7 @@ int ram_create(void **ram, uint64_t size, char *message, size_t message_size)
     if (*ram == MAP_FAILED)
         snprintf(message, message_size,
                  "cannot get %llu MiB of memory: %s (use less -m, or raise %s)", mib,
-                 strerror(errno), "'ulimit -v'");
+                 strerror(errno), errno == EFBIG ? "'ulimit -f'" : "'ulimit -v'");
     if (fd >= 0)
         close(fd); /* the mapping keeps it */
     if (*ram == MAP_FAILED)

@@ -149,6 +149,12 @@ bool terminal_is_raw(void)
     return atomic_load(&terminal.raw);
 }
 
+void terminal_continue(void)
+{
+    if (!terminal_set_raw())
+        atomic_store(&terminal.raw, false);
+}
+
 void terminal_restore(void)
 {
     int error = errno;

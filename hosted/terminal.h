@@ -19,6 +19,9 @@ void terminal_thread_prepare(void);
  */
 bool terminal_set_raw(void);
 bool terminal_is_raw(void);
+/* We were stopped, perhaps by SIGSTOP, which nobody sees, and a shell has set its own modes: raw
+ * again in the foreground; in the background the terminal is no longer ours to put back. */
+void terminal_continue(void);
 /* Puts the modes back. Async-signal-safe; does nothing when they are. */
 void terminal_restore(void);
 

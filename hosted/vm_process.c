@@ -55,8 +55,11 @@ enum {
     FLUSH_ERR_MS = 150,
 };
 
-/* Read from a descriptor. All but the last two end the VM. */
-static const int watched_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+/* Read from a descriptor. All but SIGTSTP and SIGCONT end the VM: also those that nobody means for
+ * us, since they would kill the process and leave the terminal raw. */
+static const int watched_signals[] = {SIGTERM, SIGINT,  SIGHUP,  SIGQUIT, SIGTSTP,
+                                      SIGCONT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM,
+                                      SIGPROF, SIGXCPU, SIGIO,   SIGPWR};
 
 /* --- building -------------------------------------------------------------------------------- */
 
@@ -205,7 +208,9 @@ static void take_signal(struct home *h)
         return;
     if (info.ssi_signo == SIGTSTP) {
         stop_ourselves();
-    } else if (info.ssi_signo != SIGCONT) { /* which wakes us: console_tend takes the terminal */
+    } else if (info.ssi_signo == SIGCONT) {
+        terminal_continue();
+    } else {
         h->signal = (int)info.ssi_signo;
         vm_stop(&h->vm, VM_STOP_USER, 0, "signal %u", info.ssi_signo);
     }

@@ -165,6 +165,12 @@ def test_limited_address_space():
     check_refused(r, HOST, "memory.*ulimit")
 
 
+def test_limited_file_size():
+    r = run("run", "-k", guest(), "-m", "16M", preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    check_refused(r, HOST, "memory.*ulimit -f")
+
+
 def test_no_descriptors_left():
     for limit in range(4, 9):
         r = run("run", "-k", guest(), "-m", "16M", keys=b"o", preexec_fn=lambda:

@@ -5,7 +5,9 @@
 from lodge import (GUEST_DIED, LODGE, OK, OPERATOR, Terminal, check, check_within_a_second, guest,
                    main, wait_for)
 import os
+import shlex
 import signal
+import termios
 import time
 
 MENU, CTRL_A = b"\x1d", b"\x01"
@@ -127,7 +129,8 @@ def seconds_to_end(sig, status):
 
 
 def test_signals():
-    for sig, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
+    for sig, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130),
+                        (signal.SIGUSR1, 138), (signal.SIGXCPU, 152)):
         check_within_a_second(lambda: seconds_to_end(sig, status))
 
 
@@ -152,12 +155,24 @@ def test_stop_and_continue():
         t.check_end(OK)
 
 
+def test_stopped_unseen():
+    """SIGSTOP cannot be noticed, and a shell sets its own modes meanwhile."""
+    with start() as t:
+        t.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: state_of(t.process.pid) == "T", "stopped")
+        termios.tcsetattr(t.master, termios.TCSANOW, t.modes_before)
+        t.process.send_signal(signal.SIGCONT)
+        wait_for(t.is_raw, "raw again")
+        t.type(b"o")
+        t.check_end(OK)
+
+
 def state_of(pid):
     with open(f"/proc/{pid}/stat") as f:
         return f.read().rpartition(")")[2].split()[0]
 
 
-JOB = f"set -m; {LODGE} run -k {{}} -m 16M & sleep 0.7; echo now; {{}}"
+JOB = f"set -m; {shlex.quote(LODGE)} run -k {{}} -m 16M & sleep 0.7; echo now; {{}}"
 
 
 def test_background_and_foreground():

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 """The command line itself: subcommands, options, their values, and the file that they override."""
-from lodge import (OK, USAGE, HOST, LODGE, check, check_refused, check_status, guest, main, path,
+from lodge import (OK, OPERATOR, USAGE, HOST, LODGE, check, check_refused, check_status, guest, main, path,
                    run, run_guest, write)
 import os
 import subprocess
@@ -36,6 +36,19 @@ def test_version():
     r = run("version")
     check_status(r, OK)
     check(r.out.startswith("lodge ") and r.out == run("--version").out, r)
+
+
+def test_output_that_cannot_be_written():
+    for args in (["version"], ["help"], ["doctor"], ["run", "--help"]):
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([LODGE, *args], stdout=full, stderr=subprocess.PIPE)
+        check(p.returncode == OPERATOR and b"No space left" in p.stderr, p)
+
+
+def test_messages_are_one_plain_line():
+    check_refused(run("run", "-k", "a\nb\x1b[31mc"), USAGE, r"'a\?b\?\[31mc'")
+    write("vm.toml", 'kernel = "/\\u001b[2J"\n')
+    check_refused(run("run", path("vm.toml")), USAGE, r"'/\?\[2J'")
 
 
 def test_arguments_where_none_belong():
