@@ -242,3 +242,4 @@ test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(O)/differential/differenti
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:
+.DELETE_ON_ERROR:

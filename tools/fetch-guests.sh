@@ -109,7 +109,8 @@ fetch_busybox() {
     say "busybox: busybox-static"
     download busybox-static "$out/.unpack"
     mkdir -p "$out/tools"
-    cp "$out/.unpack/bin/busybox" "$out/tools/busybox"
+    cp "$out/.unpack/bin/busybox" "$out/tools/busybox.new"
+    mv "$out/tools/busybox.new" "$out/tools/busybox"
     rm -rf "$out/.unpack"
 }
 

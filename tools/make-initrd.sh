@@ -11,7 +11,8 @@ out=$1
 busybox=$(realpath "$2")
 shift 2
 root=$(mktemp -d "$out.XXXXXX")
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf "$root" "$out.new"' EXIT
+trap 'exit 1' HUP INT TERM
 mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/root" "$root/lodge" \
     "$root/etc"
 cp "$busybox" "$root/bin/busybox"
