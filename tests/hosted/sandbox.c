@@ -274,12 +274,15 @@ static const struct {
 struct attempt {
     bool (*body)(void);
     _Atomic uint32_t state; /* 1: try, 2: worked, 3: did not */
+    _Atomic uint32_t ready; /* 1: the thread is past its own start, which the sandbox refuses */
 };
 
 static void *second_thread(void *arg)
 {
     struct attempt *a = arg;
 
+    atomic_store(&a->ready, 1);
+    seam_wake(&a->ready, true);
     while (atomic_load(&a->state) == 0)
         seam_wait(&a->state, 0, UINT64_MAX);
     atomic_store(&a->state, a->body() ? 2 : 3);
@@ -300,7 +303,8 @@ static void attempt(bool (*body)(void), bool on_other_thread)
     if (sandbox_drop_privileges(message, sizeof(message)))
         leave(101);
     pthread_create(&t, NULL, second_thread, &a);
-    usleep(20000); /* let it get past its own start */
+    while (atomic_load(&a.ready) == 0)
+        seam_wait(&a.ready, 0, UINT64_MAX);
     if (sandbox_enter(message, sizeof(message)))
         leave(102);
     if (!on_other_thread)
