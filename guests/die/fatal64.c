@@ -26,9 +26,9 @@
  * run: cr3-zero => triple-fault
  * run: cr3-self => triple-fault
  * run: cr3-highest => triple-fault
- * run: stack-hole => any seconds=2
- * run: stack-apic => any seconds=2
- * run: stack-ecam => any seconds=2
+ * run: stack-hole => any seconds=1
+ * run: stack-apic => any seconds=1
+ * run: stack-ecam => any seconds=1
  * run: stack-edge => lives
  * run: jumps top=0x1000000 => lives memory=16M
  * run: top-page => lives

@@ -15,7 +15,7 @@
  * run: v86 seed=@ => any port=off seconds=4
  * run: kernel32 seed=@ => any port=off seconds=2
  * run: kernel16 seed=@ => any port=off seconds=2
- * run: real seed=@ => any port=off seconds=2
+ * run: real seed=@ => any port=off seconds=1
  */
 #include "guests/die/die.h"
 

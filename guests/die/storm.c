@@ -28,7 +28,7 @@
 enum { VECTOR = 0x50, MAX = 16, ICR_ALL = 0x80000, ICR_OTHERS = 0xC0000, ICR_NMI = 0x400 };
 
 static volatile unsigned int taken[MAX];
-static volatile unsigned int done;
+static volatile unsigned int begun, done;
 static volatile unsigned int turn;
 
 static unsigned int whoami(void)
@@ -210,6 +210,10 @@ static void on_nmi(struct guest_frame *f)
 static void do_nmi(unsigned int n)
 {
     (void)n;
+    /* not while somebody is on its way here and has no IDT */
+    __asm__ volatile("lock; incl %0" : "+m"(begun));
+    while (begun < smp_count())
+        pause();
     for (unsigned int i = 0; i < 5000; i++)
         apic_send(0, ICR_OTHERS | ICR_NMI);
     finish();

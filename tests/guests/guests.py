@@ -105,7 +105,7 @@ def execute(program, build, run, slower):
                          stderr=subprocess.PIPE)
     stopped = None
     try:
-        out, err = p.communicate(timeout=run.seconds * (1 if run.outcome == "runs" else slower))
+        out, err = p.communicate(timeout=run.seconds * (1 if run.outcome in ("runs", "any") else slower))
     except subprocess.TimeoutExpired:
         p.send_signal(signal.SIGTERM)
         told = time.monotonic()
