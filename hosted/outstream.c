@@ -14,6 +14,9 @@
  * OUTSTREAM_WAIT_MS; a reader that makes any progress in that time loses nothing, however slow it
  * is. A reader that makes none is taken for stopped: from then on bytes are dropped at once, so the
  * machine runs on, until half of the ring is free again. Then a notice says how many were dropped.
+ * Time counts as the reader's only while it leaves no room for more: on a busy machine our own
+ * thread may wait for a processor for longer than a stopped reader deserves (which once cost the
+ * message about a guest's death).
  *
  * Locking: s->lock is a leaf; it is not held during write(). The thread reads ring bytes in
  * [tail, head) without the lock, which is safe because writers fill only what is outside.
@@ -32,7 +35,7 @@
 
 #include "core/err.h"
 
-enum { CHUNK = 65536 };
+enum { CHUNK = 65536, FLUSH_STEP_MS = 10 };
 
 int outstream_init(struct outstream *s, int fd, size_t size, const char *what,
                    void (*on_broken)(void *owner, int error), void *owner)
@@ -133,13 +136,27 @@ static struct timespec deadline_in(unsigned int ms)
     return t;
 }
 
+/* Could write() go on now? A stopped reader leaves no room: a full pipe, a terminal after Ctrl-S. */
+static bool is_writable(const struct outstream *s)
+{
+    struct pollfd pfd = {.fd = s->fd, .events = POLLOUT};
+
+    return poll(&pfd, 1, 0) == 1;
+}
+
 /* Waits for any room. False: none came in time; the stream counts as stalled from then on. */
 static bool wait_for_room(struct outstream *s)
 {
-    struct timespec until = deadline_in(OUTSTREAM_WAIT_MS);
+    for (unsigned int i = 0; i < OUTSTREAM_WAITS && !s->stalled; i++) {
+        struct timespec until = deadline_in(OUTSTREAM_WAIT_MS);
 
-    while (room_of(s) == 0 && !s->broken && !s->stalled) {
-        if (pthread_cond_timedwait(&s->room, &s->lock, &until) == ETIMEDOUT && room_of(s) == 0)
+        while (room_of(s) == 0 && !s->broken && !s->stalled) {
+            if (pthread_cond_timedwait(&s->room, &s->lock, &until) == ETIMEDOUT)
+                break;
+        }
+        if (room_of(s) != 0 || s->broken)
+            break;
+        if (i + 1 == OUTSTREAM_WAITS || !is_writable(s))
             s->stalled = true;
     }
     return room_of(s) != 0 && !s->broken && !s->stalled;
@@ -182,16 +199,27 @@ void outstream_put(struct outstream *s, const void *bytes, size_t n)
     pthread_mutex_unlock(&s->lock);
 }
 
-bool outstream_flush(struct outstream *s, unsigned int ms)
+bool outstream_flush(struct outstream *s, unsigned int stalled_ms, unsigned int total_ms)
 {
-    struct timespec until = deadline_in(ms);
+    unsigned int stalled = 0;
     bool empty;
 
     pthread_mutex_lock(&s->lock);
     end_stall(s);
-    while (s->head != s->tail && !s->broken) {
-        if (pthread_cond_timedwait(&s->room, &s->lock, &until) == ETIMEDOUT)
+    for (unsigned int ms = 0; ms < total_ms && stalled < stalled_ms; ms += FLUSH_STEP_MS) {
+        struct timespec until = deadline_in(FLUSH_STEP_MS);
+        uint64_t tail = s->tail;
+
+        while (s->head != s->tail && !s->broken) {
+            if (pthread_cond_timedwait(&s->room, &s->lock, &until) == ETIMEDOUT)
+                break;
+        }
+        if (s->head == s->tail || s->broken)
             break;
+        if (s->tail == tail && !is_writable(s))
+            stalled += FLUSH_STEP_MS;
+        else
+            stalled = 0;
     }
     empty = s->head == s->tail;
     pthread_mutex_unlock(&s->lock);

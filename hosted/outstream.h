@@ -9,7 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OUTSTREAM_WAIT_MS = 100 }; /* longest that a writer waits for room, once per stall */
+enum {
+    OUTSTREAM_WAIT_MS = 100, /* longest that a writer waits for a stopped reader, once per stall */
+    OUTSTREAM_WAITS = 20,    /* times that: longest that it waits for any reader */
+};
 
 struct outstream {
     pthread_mutex_t lock;
@@ -34,9 +37,10 @@ int outstream_init(struct outstream *s, int fd, size_t size, const char *what,
                    void (*on_broken)(void *owner, int error), void *owner);
 /* The body of the stream's thread; never returns. */
 _Noreturn void outstream_run(struct outstream *s);
-/* Any thread. Waits at most OUTSTREAM_WAIT_MS, then drops. */
+/* Any thread. Waits at most OUTSTREAM_WAITS times OUTSTREAM_WAIT_MS, then drops. */
 void outstream_put(struct outstream *s, const void *bytes, size_t n);
-/* Waits until everything is written, the stream is broken or the time is over: is it empty? */
-bool outstream_flush(struct outstream *s, unsigned int ms);
+/* Waits until everything is written, the stream is broken, its reader has taken nothing for about
+ * stalled_ms, or about total_ms are over: is it empty? */
+bool outstream_flush(struct outstream *s, unsigned int stalled_ms, unsigned int total_ms);
 
 #endif

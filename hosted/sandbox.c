@@ -87,7 +87,7 @@ static const struct row rows[] = {
     {SYS_futex, {{0}}, "locks, halted vCPUs, threads that wait for each other"},
     {SYS_clock_gettime, {{0}}, "time, on hosts whose clock the vDSO cannot read"},
     {SYS_timerfd_settime, {{0}}, "arms the VM's one timer"},
-    {SYS_poll, {{0}}, "the main thread waits for timer, signals, input"},
+    {SYS_poll, {{0}}, "the main thread waits for timer, signals, input; has a reader stopped?"},
     {SYS_read, {{0}}, "timer, signals, wake-ups, the operator's keys; nothing new can be opened"},
     {SYS_write, {{0}}, "console output, messages, wake-ups; to what is already open"},
     {SYS_pread64, {{0}}, "a vCPU's thread reads how long it had no processor: its steal time"},

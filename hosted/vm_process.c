@@ -50,9 +50,11 @@ enum {
     MESSAGE = OPTIONS_MESSAGE, /* the longest of all messages */
     STOP_MS = 10000,           /* for vCPU threads to come out */
     STOP_SIGNAL_MS = 500,
-    FLUSH_MS = 2000, /* for a slow reader of our output, at the end */
-    FLUSH_SIGNAL_MS = 150,
-    FLUSH_ERR_MS = 150,
+    FLUSH_MS = 10000, /* for a slow reader of our output, at the end */
+    FLUSH_STALLED_MS = 2000,
+    FLUSH_STALLED_ERR_MS = 150,
+    FLUSH_SIGNAL_MS = 300, /* told to end by a signal: all of it within a second */
+    FLUSH_SIGNAL_STALLED_MS = 100,
 };
 
 /* Read from a descriptor. All but SIGTSTP and SIGCONT end the VM: also those that nobody means for
@@ -320,11 +322,19 @@ static void reset(struct home *h)
     }
 }
 
+static void flush(const struct home *h, struct outstream *s, unsigned int stalled_ms)
+{
+    if (h->signal)
+        (void)outstream_flush(s, FLUSH_SIGNAL_STALLED_MS, FLUSH_SIGNAL_MS);
+    else
+        (void)outstream_flush(s, stalled_ms, FLUSH_MS);
+}
+
 static enum lodge_status finish(struct home *h, bool all_out)
 {
     enum lodge_status status;
 
-    (void)outstream_flush(&h->out, h->signal ? FLUSH_SIGNAL_MS : FLUSH_MS);
+    flush(h, &h->out, FLUSH_STALLED_MS);
     if (h->console.last.length && terminal_is_raw())
         say_raw("\n"); /* the guest stopped in the middle of a line */
     terminal_restore();
@@ -336,7 +346,7 @@ static enum lodge_status finish(struct home *h, bool all_out)
         if (h->options.stats)
             report_stats(h);
     }
-    (void)outstream_flush(&h->err, FLUSH_ERR_MS);
+    flush(h, &h->err, FLUSH_STALLED_ERR_MS);
     return status;
 }
 

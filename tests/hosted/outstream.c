@@ -28,15 +28,29 @@ static void *run(void *s)
     outstream_run(s);
 }
 
+/* As when the machine is too busy to run the stream's thread. */
+static void *run_late(void *s)
+{
+    struct timespec t = {.tv_nsec = 3L * OUTSTREAM_WAIT_MS * 1000000};
+
+    nanosleep(&t, NULL);
+    outstream_run(s);
+}
+
 /* The thread never ends, so neither must the stream: static storage per test. */
-static void begin(struct outstream *s, int fds[2])
+static void begin_with(struct outstream *s, int fds[2], void *(*body)(void *))
 {
     pthread_t t;
 
     CHECK(pipe(fds) == 0);
     CHECK(outstream_init(s, fds[1], RING, "test output", note_broken, NULL) == 0);
-    CHECK(pthread_create(&t, NULL, run, s) == 0);
+    CHECK(pthread_create(&t, NULL, body, s) == 0);
     pthread_detach(t);
+}
+
+static void begin(struct outstream *s, int fds[2])
+{
+    begin_with(s, fds, run);
 }
 
 static double now(void)
@@ -106,7 +120,8 @@ static void check_complete(struct outstream *s, long reader_pause, size_t total)
     r.fd = fds[0];
     pthread_create(&t, NULL, read_all, &r);
     put_counting(s, total);
-    CHECK(outstream_flush(s, 5000));
+    CHECK(outstream_flush(s, 5000, 10000));
+    close(fds[1]); /* the reader ends even if bytes are missing */
     pthread_join(t, NULL);
     CHECK_EQ(r.got, total);
     CHECK(!r.wrong);
@@ -143,7 +158,7 @@ static void test_stopped_reader(void)
     }
     CHECK(now() - start < 2.0);
     CHECK(s.dropped > 0);
-    CHECK(!outstream_flush(&s, 10));
+    CHECK(!outstream_flush(&s, 10, 1000));
     while (!strstr(text, "dropped")) { /* the reader is back: finds a notice in the end */
         ssize_t n = read(fds[0], text + got, sizeof(text) - 1 - got);
 
@@ -155,7 +170,7 @@ static void test_stopped_reader(void)
         outstream_put(&s, ".", 1);
     }
     CHECK(strstr(text, "bytes of test output dropped, because nobody read them") != NULL);
-    CHECK(outstream_flush(&s, 5000));
+    CHECK(outstream_flush(&s, 5000, 10000));
 }
 
 static void test_reader_gone(void)
@@ -173,7 +188,7 @@ static void test_reader_gone(void)
     CHECK_EQ(atomic_load(&broken_with), EPIPE);
     start = now();
     put_counting(&s, 100000);
-    (void)outstream_flush(&s, 5000);
+    (void)outstream_flush(&s, 5000, 10000);
     CHECK(now() - start < 1.0);
 }
 
@@ -190,10 +205,40 @@ static void test_nonblocking_descriptor(void)
     r.fd = fds[0];
     pthread_create(&t, NULL, read_all, &r);
     put_counting(&s, r.want);
-    CHECK(outstream_flush(&s, 5000));
+    CHECK(outstream_flush(&s, 5000, 10000));
+    close(fds[1]); /* the reader ends even if bytes are missing */
     pthread_join(t, NULL);
     CHECK_EQ(r.got, r.want);
     CHECK(!r.wrong);
+}
+
+/* Nobody stopped reading: whatever the stream's thread waits for, nothing is dropped. */
+static void test_late_thread_at_the_end(void)
+{
+    static struct outstream s;
+    int fds[2];
+
+    begin_with(&s, fds, run_late);
+    outstream_put(&s, "last words", 10);
+    CHECK(outstream_flush(&s, 20, 10000));
+}
+
+static void test_late_thread_in_between(void)
+{
+    static struct outstream s;
+    struct reader r = {.want = 3 * RING};
+    int fds[2];
+    pthread_t t;
+
+    begin_with(&s, fds, run_late);
+    r.fd = fds[0];
+    pthread_create(&t, NULL, read_all, &r);
+    put_counting(&s, r.want);
+    CHECK(outstream_flush(&s, 5000, 10000));
+    close(fds[1]); /* the reader ends even if bytes are missing */
+    pthread_join(t, NULL);
+    CHECK_EQ(r.got, r.want);
+    CHECK_EQ(s.dropped, 0);
 }
 
 int main(void)
@@ -203,5 +248,7 @@ int main(void)
     UNIT_RUN(test_stopped_reader);
     UNIT_RUN(test_reader_gone);
     UNIT_RUN(test_nonblocking_descriptor);
+    UNIT_RUN(test_late_thread_at_the_end);
+    UNIT_RUN(test_late_thread_in_between);
     return unit_done();
 }
