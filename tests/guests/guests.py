@@ -30,7 +30,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NIGHTLY = os.environ.get("LODGE_NIGHTLY") == "1"
-SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "300" if NIGHTLY else "12")) + 1)
+SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "100" if NIGHTLY else "12")) + 1)
 AT_ONCE = 2
 SECONDS = 10      # that a guest may take if it says nothing else
 STOP_SECONDS = 2  # after a signal: a second, as docs/cli.md says, and one for a busy machine
@@ -48,7 +48,7 @@ class Run:
     def __init__(self, kind, guest, outcome, arguments, seconds, output=0):
         self.kind, self.guest, self.outcome = kind, guest, outcome
         self.arguments, self.output = arguments, output
-        self.seconds = seconds * (4 if NIGHTLY else 1)
+        self.seconds = seconds * (2 if NIGHTLY else 1)
         self.name = " ".join([guest, *arguments])
 
     def elf(self, build):
