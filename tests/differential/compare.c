@@ -186,7 +186,8 @@ static bool faults_are_equal(const struct test_case *c, const struct outcome *ho
         return is_data_fault(host->vector) && is_data_fault(guest->vector);
     if (c->insn.op == INSN_CALL_RM) /* neither stack nor target */
         return guest->vector == X86_GP && host->vector != X86_UD;
-    if (c->insn.op == INSN_CMPXCHG16B) /* neither aligned nor canonical */
+    bool aligned = c->insn.op == INSN_SIMD && (c->insn.simd & SIMD_ALIGNED);
+    if (aligned || c->insn.op == INSN_CMPXCHG16B) /* neither aligned nor canonical */
         return host->vector == X86_GP && guest->vector == X86_SS;
     /* Operands that a processor moves in several parts: any byte of them may be named. */
     if (c->insn.op == INSN_X87 || (c->insn.op == INSN_SIMD && (c->insn.simd & SIMD_SPECIAL)))
