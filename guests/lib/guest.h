@@ -3,9 +3,10 @@
 /*
  * What our own guests are made of: tiny freestanding programs which check the machine they run on.
  *
- *   64-bit guests enter through PVH and run in long mode, everything below 4 GiB identity-mapped
- *   with 2 MiB pages that CPL 3 may use; 32-bit ones enter through Multiboot and run in protected
- *   mode without paging. Both have a GDT, an IDT, a TSS and exception handling when main() begins.
+ *   64-bit guests enter through PVH (or as a Linux image, startlinux.S) and run in long mode,
+ *   everything below 4 GiB identity-mapped with 2 MiB pages that CPL 3 may use; 32-bit ones enter
+ *   through Multiboot and run in protected mode without paging. Both have a GDT, an IDT, a TSS and
+ *   exception handling when main() begins.
  *
  *   static void test_something(void) { CHECK(x == 1); CHECK_EQ(a, b); }
  *   int main(void) { GUEST_RUN(test_something); return guest_done(); }

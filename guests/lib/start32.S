@@ -4,6 +4,8 @@
  * Start of 32-bit guests, through Multiboot: flat protected mode without paging; entries of all
  * vectors; guest_try.
  */
+#include "guests/lib/entry.inc"
+
 #define MULTIBOOT_MAGIC 0x1BADB002
 #define STACK_SIZE 16384
 
@@ -12,6 +14,7 @@
     .long MULTIBOOT_MAGIC, 0, -MULTIBOOT_MAGIC
     .global guest_start
 guest_start:
+    note_entry_32
     cld
     mov %ebx, guest_boot_info
     mov $guest_stack_end, %esp
@@ -146,5 +149,6 @@ guest_interrupt_stack_end:
 guest_try_rsp: .long 0
 guest_try_active: .long 0
 guest_boot_info: .long 0
+    entry_room
 
     .section .note.GNU-stack, "", @progbits

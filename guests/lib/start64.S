@@ -4,6 +4,7 @@
  * Start of 64-bit guests: from PVH's 32-bit entry (and Multiboot's, which is the same to us) to
  * long mode; entries of all vectors; guest_try; the other processors' way from SIPI to C.
  */
+#include "guests/lib/entry.inc"
 #include "include/lodge/ports.h"
 
 #define MULTIBOOT_MAGIC 0x1BADB002
@@ -20,10 +21,13 @@
 
     .section .boot, "ax"
     .code32
-    .global guest_start
+    .global guest_start, guest_start_noted
 guest_start:
-    cld
+    note_entry_32
     mov %ebx, guest_boot_info
+/* startlinux.S comes here, with entry and boot information noted. */
+guest_start_noted:
+    cld
     mov $guest_stack_end, %esp
     /* PDPT with four directories of 2 MiB pages: present, writable, user */
     movl $(guest_pdpt + 7), guest_pml4
@@ -262,7 +266,7 @@ guest_user_stack: .skip STACK_SIZE
 guest_user_stack_end:
 guest_stack: .skip STACK_SIZE
 guest_stack_end:
-    .global guest_interrupt_stack_end, guest_df_stack_end
+    .global guest_stack_end, guest_interrupt_stack_end, guest_df_stack_end
     .skip STACK_SIZE
 guest_interrupt_stack_end:
     .skip STACK_SIZE
@@ -273,5 +277,6 @@ smp_stacks: .skip MAX_CPUS * STACK_SIZE
 guest_try_rsp: .quad 0
 guest_try_active: .long 0
 guest_boot_info: .long 0
+    entry_room
 
     .section .note.GNU-stack, "", @progbits
