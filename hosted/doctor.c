@@ -19,6 +19,7 @@
 #include "hosted/engines.h"
 #include "hosted/ram.h"
 #include "hosted/sandbox.h"
+#include "hosted/seam.h"
 
 static void line(const char *what, const char *format, ...) printf_like(2, 3);
 static void line(const char *what, const char *format, ...)
@@ -100,8 +101,8 @@ static void show_memory(void)
          (unsigned long long)total >> 20, (unsigned long long)available >> 20);
     err = seam_exec_alloc(&e, 4096);
     if (err)
-        line("", "no executable memory: %s (SELinux, or /proc/sys/vm/memfd_noexec?)",
-             err_name(err));
+        line("", "no executable memory: %s (%s)", strerror(seam_exec_errno()),
+             seam_errno_hint(seam_exec_errno()));
     else
         seam_exec_free(&e);
 }

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "core/err.h"
+#include "hosted/seam.h"
 
 static const char *kind_of(mode_t mode)
 {
@@ -43,9 +44,12 @@ static int open_checked(const struct file_request *r, int *fd, struct stat *st, 
     /* ENXIO: a socket, which cannot be opened but can be named. */
     if (*fd >= 0 ? fstat(*fd, st) != 0 : errno != ENXIO || stat(r->path, st) != 0) {
         bool denied = errno == EACCES || errno == EPERM;
+        bool limit = errno == EMFILE || errno == ENFILE;
 
-        snprintf(message, n, "cannot read %s '%s': %s (check its %s)", r->what, r->path,
-                 strerror(errno), denied ? "permissions" : "path");
+        snprintf(message, n, "cannot read %s '%s': %s (%s)", r->what, r->path, strerror(errno),
+                 limit    ? seam_errno_hint(errno)
+                 : denied ? "check its permissions"
+                          : "check its path");
         return denied ? ERR_PERMISSION : ERR_INVALID;
     }
     if (!S_ISREG(st->st_mode))

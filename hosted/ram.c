@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "core/err.h"
+#include "hosted/seam.h"
 
 void ram_of_host(uint64_t *total, uint64_t *available)
 {
@@ -49,9 +50,9 @@ int ram_create(void **ram, uint64_t size, char *message, size_t message_size)
     if (fd >= 0 && ftruncate(fd, (off_t)size) == 0)
         *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (*ram == MAP_FAILED)
-        snprintf(message, message_size,
-                 "cannot get %llu MiB of memory: %s (use less -m, or raise %s)", mib,
-                 strerror(errno), errno == EFBIG ? "'ulimit -f'" : "'ulimit -v'");
+        snprintf(message, message_size, "cannot get %llu MiB of memory: %s (%s%s)", mib,
+                 strerror(errno), errno == EMFILE || errno == ENFILE ? "" : "use less -m, or ",
+                 seam_errno_hint(errno));
     if (fd >= 0)
         close(fd); /* the mapping keeps it */
     if (*ram == MAP_FAILED)

@@ -201,28 +201,79 @@ void seam_vm_stopped(struct vm *vm)
     seam_wake_main(vm->home);
 }
 
+const char *seam_errno_hint(int error)
+{
+    switch (error) {
+    case EMFILE:
+        return "raise 'ulimit -n'";
+    case ENFILE:
+        return "this host has too many files open: close some";
+    case EFBIG:
+        return "raise 'ulimit -f'";
+    case ENOMEM:
+    case ENOSPC:
+        return "free some memory, or raise 'ulimit -v'";
+    case EACCES:
+    case EPERM:
+        return "SELinux, or /proc/sys/vm/memfd_noexec?";
+    default:
+        return "see 'lodge doctor'";
+    }
+}
+
+/* For messages of the home: the error values below it do not tell a limit from a prohibition. */
+static int *exec_errno(void)
+{
+    static _Thread_local int error;
+
+    return &error;
+}
+
+int seam_exec_errno(void)
+{
+    return *exec_errno();
+}
+
+static int exec_failed(void)
+{
+    *exec_errno() = errno;
+    return errno == EACCES || errno == EPERM || errno == EINVAL || errno == ENOSYS ? ERR_PERMISSION
+                                                                                   : ERR_NO_MEMORY;
+}
+
+/* Both mappings of the descriptor; errno says what failed. */
+static bool map_twice(struct seam_exec *e, int fd, size_t size)
+{
+    int error;
+    void *w, *x;
+
+    if (ftruncate(fd, (off_t)size) != 0)
+        return false;
+    w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (w == MAP_FAILED)
+        return false;
+    x = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    error = errno;
+    if (x == MAP_FAILED) {
+        munmap(w, size);
+        errno = error;
+        return false;
+    }
+    *e = (struct seam_exec){.write = w, .exec = x, .size = size};
+    return true;
+}
+
 int seam_exec_alloc(struct seam_exec *e, size_t size)
 {
-    void *w = MAP_FAILED, *x = MAP_FAILED;
     int fd = memfd_create("lodge-code", MFD_CLOEXEC);
+    int err = OK;
 
     if (fd < 0)
-        return errno == ENOMEM ? ERR_NO_MEMORY : ERR_PERMISSION;
-    size = (size + PAGE_SIZE - 1) & PAGE_MASK;
-    if (size && ftruncate(fd, (off_t)size) == 0) {
-        w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        x = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    }
+        return exec_failed();
+    if (!map_twice(e, fd, (size + PAGE_SIZE - 1) & PAGE_MASK)) /* of nothing: EINVAL */
+        err = exec_failed();
     close(fd);
-    if (w != MAP_FAILED && x != MAP_FAILED) {
-        *e = (struct seam_exec){.write = w, .exec = x, .size = size};
-        return OK;
-    }
-    if (w != MAP_FAILED)
-        munmap(w, size);
-    if (x != MAP_FAILED)
-        munmap(x, size);
-    return w == MAP_FAILED ? ERR_NO_MEMORY : ERR_PERMISSION;
+    return err;
 }
 
 void seam_exec_free(struct seam_exec *e)

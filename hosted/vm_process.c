@@ -143,6 +143,22 @@ static void name_for_messages(struct home *h)
         snprintf(h->who, sizeof(h->who), "%s: ", name);
 }
 
+/* pc_create, with what its caller cannot know: which of the host's limits was in the way. */
+static int create_machine(struct home *h, char *message)
+{
+    char why[PC_MESSAGE];
+    int err = pc_create(&h->vm, &h->options.config, h->level, h->engine, h->ram, &console_home_ops,
+                        h, why);
+
+    if (err && seam_exec_errno())
+        snprintf(message, MESSAGE, "cannot get executable memory: %s (%s)",
+                 strerror(seam_exec_errno()), seam_errno_hint(seam_exec_errno()));
+    else if (err)
+        snprintf(message, MESSAGE, "%s (%s)", why,
+                 seam_errno_hint(err == ERR_NO_MEMORY ? ENOMEM : 0));
+    return err;
+}
+
 /* Everything up to a machine that is ready to run. Nothing of the process has changed yet. */
 static int build(struct home *h, char *message)
 {
@@ -164,7 +180,7 @@ static int build(struct home *h, char *message)
     if (!err)
         err = open_events(h, message);
     if (!err)
-        err = pc_create(&h->vm, c, h->level, h->engine, h->ram, &console_home_ops, h, message);
+        err = create_machine(h, message);
     if (!err)
         err = boot(h, message);
     return err;
@@ -362,7 +378,7 @@ static int enclose(struct home *h, char *message)
 {
     int err = OK;
 
-    snprintf(message, MESSAGE, "cannot start threads (raise 'ulimit -u')");
+    snprintf(message, MESSAGE, "cannot start threads (raise 'ulimit -u' or 'ulimit -v')");
     if (!h->options.no_sandbox)
         err = sandbox_drop_privileges(message, MESSAGE);
     if (!err)
