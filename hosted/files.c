@@ -7,7 +7,9 @@
  * them again and by then the sandbox lets nobody open a file.
  *
  * O_NONBLOCK is for FIFOs, which would otherwise block until a writer comes; what is not a regular
- * file is refused. /dev/stdin and process substitution are refused with it, and say so.
+ * file is refused. /dev/stdin and process substitution are refused with it, and say so. So are
+ * files of /proc and /sys, whose size says nothing: how much to read must be known before it is
+ * read.
  */
 #include "hosted/files.h"
 
@@ -36,6 +38,14 @@ static const char *kind_of(mode_t mode)
     return "not a regular file";
 }
 
+/* Files of /proc have no size and may have bytes all the same, or an error. */
+static bool has_bytes(int fd)
+{
+    uint8_t byte;
+
+    return read(fd, &byte, 1) != 0;
+}
+
 /* Opens it and looks what it is: OK, or an error and a message. */
 static int open_checked(const struct file_request *r, int *fd, struct stat *st, char *message,
                         size_t n)
@@ -55,6 +65,9 @@ static int open_checked(const struct file_request *r, int *fd, struct stat *st, 
     if (!S_ISREG(st->st_mode))
         snprintf(message, n, "%s '%s' is %s (give a regular file)", r->what, r->path,
                  kind_of(st->st_mode));
+    else if (st->st_size == 0 && has_bytes(*fd))
+        snprintf(message, n, "%s '%s' does not say how long it is (copy it to a disk first)",
+                 r->what, r->path);
     else if (st->st_size == 0)
         snprintf(message, n, "%s '%s' is empty (give a complete file)", r->what, r->path);
     else if ((uint64_t)st->st_size > r->max)
@@ -77,7 +90,7 @@ static const char *read_exactly(int fd, uint8_t *p, size_t n)
         if (done < 0)
             return strerror(errno);
         if (done == 0)
-            return "it became shorter meanwhile";
+            return "it has fewer bytes than its size says";
         p += done;
         n -= (size_t)done;
     }
@@ -98,8 +111,9 @@ static int read_into_memory(struct file_bytes *out, const struct file_request *r
     }
     failure = read_exactly(fd, p, size);
     if (failure) {
-        snprintf(message, message_size, "cannot read %s '%s': %s (try again)", r->what, r->path,
-                 failure);
+        snprintf(message, message_size,
+                 "cannot read %s '%s': %s (try again, or copy it to a disk first)", r->what,
+                 r->path, failure);
         munmap(p, size);
         return ERR_IO;
     }

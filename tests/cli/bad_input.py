@@ -67,6 +67,18 @@ def test_empty():
     check_refused(run("run", "-k", guest(), "-i", path("empty")), USAGE, "is empty")
 
 
+def test_files_without_a_true_size():
+    """Those of /proc say that they have none, those of /sys that they have a page."""
+    for option in ("-k", "-i"):
+        arguments = ["run", "-m", "32M", "-k", guest(), option]
+        what = "kernel" if option == "-k" else "initrd"
+        check_refused(run(*arguments, "/proc/cpuinfo"), USAGE,
+                      f"{what} '/proc/cpuinfo' does not say how long it is .*copy it")
+        check_refused(run(*arguments, "/sys/devices/system/cpu/online"), USAGE,
+                      f"{what} .*fewer bytes than its size says .*copy it")
+    check_refused(run("run", "/proc/cpuinfo"), USAGE, "does not say how long")
+
+
 def test_not_a_kernel():
     refuse_to_boot(write("text", "This is not a kernel. " * 1000), "not a kernel")
     refuse_to_boot(write("one-byte", "x"))
