@@ -5,6 +5,7 @@
 from lodge import (OK, OPERATOR, USAGE, HOST, LODGE, check, check_refused, check_status, guest, main, path,
                    run, run_guest, write)
 import os
+import shutil
 import subprocess
 
 
@@ -132,6 +133,44 @@ def test_paths_in_file_are_relative_to_it():
     check_status(run("run", path("vm.toml"), keys=b"o", cwd="/"), OK)
     check_status(run("run", "vm.toml", keys=b"o", cwd=path("")), OK)
     check_status(run("run", "./vm.toml", keys=b"o", cwd=path("")), OK)
+
+
+def test_paths_in_file_and_links():
+    """docs/cli.md: the directory is that of the name that was given, links and all."""
+    os.makedirs(path("vms/real"))
+    os.makedirs(path("vms/other"))
+    shutil.copy(guest(), path("vms/real/mine.elf"))
+    write("vms/real/vm.toml", 'kernel = "mine.elf"\nmemory = "16M"\n')
+    os.symlink("../real/vm.toml", path("vms/other/vm.toml"))
+    os.symlink("real", path("vms/link"))
+    check_status(run("run", "real/vm.toml", keys=b"o", cwd=path("vms")), OK)
+    check_status(run("run", "link/vm.toml", keys=b"o", cwd=path("vms")), OK)
+    check_status(run("run", "other/../real/vm.toml", keys=b"o", cwd=path("vms")), OK)
+    check_refused(run("run", "other/vm.toml", cwd=path("vms")), USAGE,
+                  "cannot read kernel 'other/mine.elf': No such file")
+    os.symlink("../real/mine.elf", path("vms/other/mine.elf"))
+    check_status(run("run", "other/vm.toml", keys=b"o", cwd=path("vms")), OK)
+    check_status(run("run", path("vms/other/vm.toml"), keys=b"o", cwd="/"), OK)
+    check_status(run("run", "-k", "real/mine.elf", "other/vm.toml", keys=b"o", cwd=path("vms")), OK)
+
+
+def test_paths_in_file_of_all_kinds():
+    os.makedirs(path("up/down"))
+    for kernel in (guest(), "../../guest.elf", "./../.././guest.elf"):
+        write("up/down/vm.toml", f'kernel = "{kernel}"\nmemory = "16M"\n')
+        check_status(run("run", "up/down/vm.toml", keys=b"o", cwd=path("")), OK)
+        check_status(run("run", "vm.toml", keys=b"o", cwd=path("up/down")), OK)
+    write("up/initrd", "x" * 5000)
+    write("up/down/vm.toml", 'kernel = "../../guest.elf"\ninitrd = "../initrd"\nmemory = "16M"\n')
+    check_status(run("run", "up/down/vm.toml", keys=b"o", cwd=path("")), OK)
+    write("up/down/vm.toml", 'kernel = "../../guest.elf"\ninitrd = "initrd"\nmemory = "16M"\n')
+    check_refused(run("run", "up/down/vm.toml", cwd=path("")), USAGE,
+                  "cannot read initrd 'up/down/initrd'")
+    write("up/down/vm.toml", 'kernel = "~/vmlinuz"\n')
+    check_refused(run("run", "up/down/vm.toml", cwd=path("")), USAGE, "'up/down/~/vmlinuz'")
+    write("up/down/vm.toml", f'kernel = "{"x/" * 500}"\n')
+    check_refused(run("run", "./" * 20 + "up/down/vm.toml", cwd=path("")), USAGE,
+                  "path of the kernel is too long .*shorten")
 
 
 def test_paths_on_command_line_are_relative_to_user():
