@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ENOUGH = 2 * INSN_MAX_LENGTH }; /* bytes that a decoder is offered at once */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void require(bool holds)
@@ -65,16 +67,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum insn_mode mode = (enum insn_mode)(data[0] % 3);
     for (size_t at = 1; at < size;) {
         struct insn i, again;
-        int status = decode_copy(&i, data + at, size - at, mode);
+        size_t rest = size - at < ENOUGH ? size - at : ENOUGH;
+        int status = decode_copy(&i, data + at, rest, mode);
         require(status == INSN_DECODE_OK || status == INSN_DECODE_SHORT ||
                 status == INSN_DECODE_TOO_LONG);
-        require(status != INSN_DECODE_SHORT || size - at < INSN_MAX_LENGTH);
+        require(status != INSN_DECODE_SHORT || rest < INSN_MAX_LENGTH);
         if (status != INSN_DECODE_OK) {
             at++;
             continue;
         }
         check_fields(&i, mode);
-        require(i.length <= size - at);
+        require(i.length <= rest);
         require(decode_copy(&again, data + at, i.length, mode) == INSN_DECODE_OK);
         require(memcmp(&i, &again, sizeof(i)) == 0);
         require(decode_copy(&again, data + at, i.length - 1, mode) == INSN_DECODE_SHORT);
