@@ -136,8 +136,8 @@ def execute(program, build, run, slower):
 
 def outcome_of(result):
     """What happened, in the words of guests/die/die.h; None: something that must not."""
-    if result.stopped is not None:
-        return "runs" if result.status == 128 + signal.SIGTERM else None
+    if result.stopped is not None and result.status == 128 + signal.SIGTERM:
+        return "runs"  # any other status: it came to its own end just before the signal did
     if result.status & 1 and 0 < result.status < 256:
         return "lives" if result.status == LIVES else "fails"
     return {0: "off", 4: "triple-fault"}.get(result.status)
