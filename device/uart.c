@@ -270,8 +270,13 @@ static uint8_t read_scr(struct uart *u)
     return u->scr;
 }
 
+/* The write ends the transmitter interrupt, and the byte's departure raises it again: two changes
+ * of the line, since its other end sees edges. A driver whose handler writes the next byte without
+ * reading IIR waits for the second. */
 static void write_transmitter(struct uart *u, uint8_t value)
 {
+    u->thr_interrupt = false;
+    update(u);
     if (u->mcr & MCR_LOOP)
         fifo_put(u, value, false);
     else

@@ -125,6 +125,13 @@ static void test_transmit_interrupt(void)
     CHECK_EQ(in(IIR), 0x01); /* not reported, not ended */
     out(IER, 0x02);
     CHECK_EQ(in(IIR), 0x02);
+    for (unsigned int n = 1; n <= 3; n++) { /* a handler that never reads IIR: an edge per byte */
+        unsigned int edges = b.edges[LINE];
+        out(RBR, 'b');
+        CHECK(b.level[LINE]);
+        CHECK_EQ(b.edges[LINE], edges + 1);
+    }
+    CHECK_EQ(in(IIR), 0x02);
     out(IER, 0x00); /* as Linux tests for broken ones: off and on raises it again */
     out(IER, 0x02);
     CHECK_EQ(in(IIR), 0x02);
