@@ -108,6 +108,8 @@ bool log_limit_take(struct log_limit *l, uint64_t now_ns, uint64_t *suppressed)
     bool allowed;
 
     pthread_mutex_lock(&l->lock);
+    if (now_ns < l->refilled_ns) /* another thread looked at its clock later and came first */
+        now_ns = l->refilled_ns;
     new_tokens = (now_ns - l->refilled_ns) / interval;
     if (new_tokens >= LOG_BURST - l->tokens) {
         l->tokens = LOG_BURST;
