@@ -7,9 +7,10 @@
  *
  * Everything is popped from a copy of the stack pointer and checked before a register changes.
  *
- * IRET brings NMIs back (SDM 3A, 6.7.1). RF is taken from the image only while a breakpoint is
- * enabled: nobody else can see it but an image of RFLAGS pushed before the next instruction, and
- * the run loop need not clear it after every instruction then.
+ * IRET brings NMIs back, also when it faults (SDM 3A, 6.7.1): the one thing that changes before the
+ * checks. RF is taken from the image only while a breakpoint is enabled: nobody else can see it but
+ * an image of RFLAGS pushed before the next instruction, and the run loop need not clear it after
+ * every instruction then.
  */
 #include "x86/far.h"
 
@@ -200,7 +201,6 @@ static int iret_real(struct x86_cpu *cpu, uint8_t size)
     if (s != X86_OK)
         return s;
     load_flags(cpu, flags, mask);
-    cpu->nmi_masked = false;
     return x86_far_done(cpu);
 }
 
@@ -224,7 +224,6 @@ static int iret_to_v86(struct x86_cpu *cpu, struct x86_stack *st, const struct f
         x86_segment_set_real(cpu, &cpu->seg[order[n]], (uint16_t)item[n]);
     cpu->gpr[RSP] = item[0];
     cpu->rip = f->rip;
-    cpu->nmi_masked = false;
     return x86_far_done(cpu);
 }
 
@@ -247,7 +246,6 @@ static int iret_finish(struct x86_cpu *cpu, uint8_t size, struct far_frame *f, b
         cpu->seg[SEG_SS] = f->stack;
     cpu->gpr[RSP] = f->rsp;
     x86_set_code(cpu, &f->code, f->cs, cpl, f->rip);
-    cpu->nmi_masked = false;
     s = x86_far_done(cpu);
     if (outer)
         x86_segments_drop(cpu);
@@ -318,6 +316,7 @@ static int iret_protected(struct x86_cpu *cpu, uint8_t size)
 
 int x86_iret(struct x86_cpu *cpu, uint8_t size)
 {
+    cpu->nmi_masked = false;
     if (likely(cpu->long_mode)) {
         if (unlikely(cpu->rflags & X86_FLAG_NT))
             return x86_fault(cpu, X86_GP, 0);

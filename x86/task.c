@@ -333,10 +333,7 @@ int x86_task_return(struct x86_cpu *cpu)
     uint8_t type = x86_attr_system_type(x86_descriptor_attr(d.low));
     if (type != X86_TYPE_TSS_BUSY && type != X86_TYPE_TSS16_BUSY)
         return x86_fault(cpu, X86_TS, error);
-    s = switch_by_instruction(cpu, X86_TASK_IRET, link, &d);
-    if (s == X86_JUMP)
-        cpu->nmi_masked = false;
-    return s;
+    return switch_by_instruction(cpu, X86_TASK_IRET, link, &d);
 }
 
 int x86_task_deliver(struct x86_cpu *cpu, struct x86_event *ev, uint16_t selector)
