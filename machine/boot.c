@@ -215,7 +215,8 @@ static int refuse_file(struct boot *b)
             memcmp(b->files->kernel, known[n].magic, length) == 0)
             return boot_error(b, "%s", known[n].what);
     }
-    return boot_error(b, "not a kernel: no bzImage, ELF or Multiboot header found");
+    return boot_error(b, "not a kernel: no bzImage, ELF or Multiboot header found (is it the "
+                         "right file?)");
 }
 
 /* What a BIOS leaves in its data area and kernels look for there: where conventional memory ends,

@@ -170,6 +170,10 @@ static int refuse_unknown(struct config_reader *r)
         if (is_under(t->path, reserved[n]))
             return toml_error(t, "'%s' is reserved for a later version of Lodge (remove it)",
                               t->path);
+    for (size_t n = 0; n < ARRAY_SIZE(tables); n++)
+        if (str_equal(t->path, tables[n]))
+            return toml_error(t, "'%s' is a table, not a key (open it with [%s])", t->path,
+                              t->path);
     return toml_error(t, "unknown key '%s' (the nearest known one is '%s')", t->path,
                       nearest_key(t->path));
 }
@@ -195,7 +199,7 @@ static int set_u32(struct config_reader *r, const struct config_key *k)
     if (t->kind != TOML_INTEGER)
         return toml_error(t, "'%s' wants an integer (as in %s = %s)", k->path, k->path, k->example);
     if (t->integer < 0 || t->integer > (int64_t)UINT32_MAX)
-        return toml_error(t, "'%s' is out of range (0 to %u)", k->path, UINT32_MAX);
+        return toml_error(t, "'%s' is out of range (as in %s = %s)", k->path, k->path, k->example);
     uint32_t v = (uint32_t)t->integer;
     memcpy((char *)r->config + k->offset, &v, sizeof(v));
     return OK;
@@ -225,7 +229,7 @@ static int set_bool(struct config_reader *r, const struct config_key *k)
 {
     struct toml *t = &r->toml;
     if (t->kind != TOML_BOOLEAN)
-        return toml_error(t, "'%s' wants true or false", k->path);
+        return toml_error(t, "'%s' wants true or false (without quotes)", k->path);
     memcpy((char *)r->config + k->offset, &t->boolean, sizeof(t->boolean));
     return OK;
 }

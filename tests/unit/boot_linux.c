@@ -144,8 +144,8 @@ struct bad {
 
 static const struct bad bad_headers[] = {
     /* table */
-    {"no magic", 0x202, 4, 0, "not a kernel: no bzImage, ELF or Multiboot header found"},
-    {"no boot flag", 0x1FE, 2, 0, "not a kernel: no bzImage, ELF or Multiboot header found"},
+    {"no magic", 0x202, 4, 0, "not a kernel: no bzImage, ELF or Multiboot header found (is it the right file?)"},
+    {"no boot flag", 0x1FE, 2, 0, "not a kernel: no bzImage, ELF or Multiboot header found (is it the right file?)"},
     {"old", 0x206, 2, 0x020B,
      "Linux kernel with boot protocol 2.11: at least 2.12 is needed (Linux "
      "3.8 or newer)"},
@@ -313,7 +313,7 @@ static void test_other_files(void)
         /* table */
         {"", "the file is empty"},
         {"\x1F\x8B\x08", "the file is compressed with gzip (unpack it first)"},
-        {"#!/bin/sh\n", "not a kernel: no bzImage, ELF or Multiboot header found"},
+        {"#!/bin/sh\n", "not a kernel: no bzImage, ELF or Multiboot header found (is it the right file?)"},
         {"!<arch>\ndebian-binary", "the file is a package or archive (unpack the kernel from it)"},
     };
     for (size_t n = 0; n < sizeof(file) / sizeof(file[0]); n++) {

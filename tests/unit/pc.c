@@ -225,7 +225,7 @@ static void test_boot_error(void)
     CHECK_EQ(pc_env_build(&e), OK);
     e.files.kernel_size = 3;
     CHECK_EQ(pc_env_boot(&e), ERR_INVALID);
-    CHECK_STR(e.message, "not a kernel: no bzImage, ELF or Multiboot header found");
+    CHECK_STR(e.message, "not a kernel: no bzImage, ELF or Multiboot header found (is it the right file?)");
     e.files.kernel_size = sizeof(e.kernel);
     CHECK_EQ(pc_env_boot(&e), OK);
     pc_env_destroy(&e);
