@@ -406,6 +406,8 @@ enum lodge_status vm_process_run(const struct run_options *options)
     if (h) {
         h->options = *options;
         err = build(h, message);
+        if (err)
+            free(h); /* nobody else has it yet */
     }
     if (!err)
         err = block_signals(h, message);
