@@ -186,6 +186,29 @@ def check_objects(build):
                 and not is_relocated_constant(merged, name)])
 
 
+# Instructions that not every x86-64 processor has, and the feature that they belong to.
+FEATURE_OF = {"popcnt": "POPCNT", "lzcnt": "LZCNT", "tzcnt": "BMI1", "adcx": "ADX", "adox": "ADX",
+              "movbe": "MOVBE", "rdrand": "RDRAND", "rdseed": "RDSEED", "cmpxchg16b": "CX16",
+              "crc32b": "SSE42", "crc32w": "SSE42", "crc32l": "SSE42", "crc32q": "SSE42",
+              "rdpid": "RDPID", "clwb": "CLWB", "clflushopt": "CLFLUSHOPT",
+              **dict.fromkeys("andn bextr blsi blsmsk blsr".split(), "BMI1"),
+              **dict.fromkeys("bzhi mulx pdep pext rorx sarx shlx shrx".split(), "BMI2")}
+
+
+def check_native_features(build):
+    """What handlers execute on the host, x86_level_missing must ask the host for."""
+    rows = dict(re.findall(r"ROW\((\w+), (true|false),", open("x86/level.c").read()))
+    merged = os.path.join(build, "hosted", "free-check.o")
+    if not os.path.exists(merged):
+        return  # check_objects has complained
+    text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", merged], capture_output=True,
+                          text=True, check=True).stdout
+    used = {FEATURE_OF[m] for m in re.findall(r"\t([a-z0-9]+)\b", text) if m in FEATURE_OF}
+    report("host instructions are asked for",
+           [f"{f}: its instructions are executed by the host, its row in x86/level.c says not"
+            for f in sorted(used) if rows.get(f) != "true"])
+
+
 def is_relocated_constant(path, name):
     """Const tables with addresses land in .data.rel.ro: read-only once loaded."""
     out = subprocess.run(["objdump", "-t", path], capture_output=True, text=True, check=True).stdout
@@ -201,6 +224,7 @@ def main():
         check_tails()
     elif len(sys.argv) == 3 and sys.argv[1] == "objects":
         check_objects(sys.argv[2])
+        check_native_features(sys.argv[2])
     else:
         sys.exit(__doc__)
     sys.exit(1 if failures else 0)

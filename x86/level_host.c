@@ -3,12 +3,13 @@
 /*
  * The processor that this runs on: whether it can run a level, and the level "host".
  *
- * Under soft the host matters only for instructions that are executed natively (vectors, x87,
- * CMPXCHG16B); everything else is emulated and may be offered anywhere. So "host" is v3's identity
- * and emulated features, plus PCID, INVPCID, UMIP, CLWB and RDPID which the emulator has too, plus
- * those native features that the host has and the emulator knows how to call. Vendor, family and
- * model stay v3's: the host's own would make kernels read its model-specific registers and take up
- * mitigations for leaks that soft does not have.
+ * Under soft the host matters only for instructions that are executed natively: vectors, x87,
+ * CMPXCHG16B, bit counts, BMI (tools/check.py compares the rows of x86/level.c with the objects).
+ * Everything else is emulated and may be offered anywhere. So "host" is v3's identity and emulated
+ * features, plus PCID, INVPCID, UMIP, CLWB and RDPID which the emulator has too, plus those native
+ * features that the host has and the emulator knows how to call. Vendor, family and model stay
+ * v3's: the host's own would make kernels read its model-specific registers and take up mitigations
+ * for leaks that soft does not have.
  */
 #include "core/mem.h"
 #include "isa/x86.h"

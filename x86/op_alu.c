@@ -253,16 +253,18 @@ ALU_UNARY(neg, X86_FLAGS_STATUS)
 
 /* --- ADCX, ADOX: 32 and 64 bits, reg <- reg + rm, one flag in and out --- */
 
-#define ALU_DEFINE_ADX(name, bits, mod)                                                            \
+/* By ADC, whose carry comes from that flag (bit 0: CF, bit 11: OF). Level v3 offers ADX, and hosts
+ * of Haswell's age, which have all else that v3 executes natively, lack it. */
+#define ALU_DEFINE_ADX(name, bit, bits, suffix, mod)                                               \
     static uint64_t name##_reg##bits(uint64_t *dst, uint64_t src, uint64_t rflags)                 \
     {                                                                                              \
-        uint64_t d = *dst, carrier = x86_flags_pack(rflags);                                       \
-        __asm__(X86_ASM_LOAD_FLAGS #name " %" mod "[src], %" mod "[dst]" X86_ASM_SAVE_FLAGS        \
-                : [dst] "+r"(d), "+&a"(carrier)                                                    \
-                : [src] "r"(src)                                                                   \
-                : "cc");                                                                           \
+        uint64_t d = *dst;                                                                         \
+        bool carry;                                                                                \
+        __asm__("btl $" #bit ", %k[rflags]\n\tadc" suffix " %" mod "[src], %" mod "[dst]"          \
+                : [dst] "+r"(d), "=@ccc"(carry)                                                    \
+                : [src] "r"(src), [rflags] "r"(rflags));                                           \
         *dst = d;                                                                                  \
-        return carrier;                                                                            \
+        return x86_flags_pack((rflags & ~BIT(bit)) | (uint64_t)carry << bit);                      \
     }                                                                                              \
     ALU_HANDLER(name##bits##_reg_rm, alu_adx(cpu, i, bits / 8, name##_reg##bits))
 
@@ -274,10 +276,10 @@ static always_inline int alu_adx(struct x86_cpu *cpu, const struct insn *i, uint
     return alu_reg_reg(cpu, i->reg, i->rm, size, op, true, X86_FLAGS_STATUS);
 }
 
-ALU_DEFINE_ADX(adcx, 32, "k")
-ALU_DEFINE_ADX(adcx, 64, "q")
-ALU_DEFINE_ADX(adox, 32, "k")
-ALU_DEFINE_ADX(adox, 64, "q")
+ALU_DEFINE_ADX(adcx, 0, 32, "l", "k")
+ALU_DEFINE_ADX(adcx, 0, 64, "q", "q")
+ALU_DEFINE_ADX(adox, 11, 32, "l", "k")
+ALU_DEFINE_ADX(adox, 11, 64, "q", "q")
 
 /* --- selection --- */
 
