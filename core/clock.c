@@ -42,13 +42,23 @@ uint64_t vm_clock_ns(const struct vm *vm)
     }
 }
 
-static void clock_change(struct vm_clock *c, uint64_t offset, bool running)
+static void clock_change_begin(struct vm_clock *c)
 {
     atomic_fetch_add_explicit(&c->sequence, 1, memory_order_acq_rel);
-    atomic_thread_fence(memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void clock_change_end(struct vm_clock *c, uint64_t offset, bool running)
+{
     atomic_store_explicit(&c->offset, offset, memory_order_relaxed);
     atomic_store_explicit(&c->running, running, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->sequence, 1, memory_order_acq_rel);
+}
+
+static void clock_change(struct vm_clock *c, uint64_t offset, bool running)
+{
+    clock_change_begin(c);
+    clock_change_end(c, offset, running);
 }
 
 /* With clock.lock held: tells the home when the first timer is due. */
@@ -85,8 +95,10 @@ void vm_clock_stop(struct vm *vm)
     struct vm_clock *c = &vm->clock;
     lock_take(&c->lock);
     if (atomic_load_explicit(&c->running, memory_order_relaxed)) {
+        /* Time is taken inside the change: a reader that was let go before it saw no later time. */
         uint64_t offset = atomic_load_explicit(&c->offset, memory_order_relaxed);
-        clock_change(c, seam_time_ns() - offset, false);
+        clock_change_begin(c);
+        clock_change_end(c, seam_time_ns() - offset, false);
     }
     arm_first(vm);
     lock_release(&c->lock);

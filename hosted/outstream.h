@@ -11,7 +11,7 @@
 
 enum {
     OUTSTREAM_WAIT_MS = 100, /* longest that a writer waits for a stopped reader, once per stall */
-    OUTSTREAM_WAITS = 20,    /* times that: longest that it waits for any reader */
+    OUTSTREAM_WAITS = 4,     /* times that: longest that it waits for any reader */
 };
 
 struct outstream {

@@ -60,6 +60,9 @@
 
 #include "core/err.h"
 
+/* TCSETS2 and TCGETS2: the header that has them cannot be had together with <termios.h>. */
+enum { TERMIOS2_SET = 0x402C542B, TERMIOS2_GET = 0x802C542A };
+
 enum check_kind {
     ANY = 0,
     EQUAL,    /* the argument is `value` */
@@ -104,6 +107,8 @@ static const struct row rows[] = {
     {SYS_brk, {{0}}, "the C library's allocator"},
     {SYS_ioctl, {{EQUAL, 1, TCSETS}}, "the terminal's modes: raw, and back"},
     {SYS_ioctl, {{EQUAL, 1, TCGETS}}, "the C library looks whether they took effect"},
+    {SYS_ioctl, {{EQUAL, 1, TERMIOS2_SET}}, "the same two, as newer C libraries ask"},
+    {SYS_ioctl, {{EQUAL, 1, TERMIOS2_GET}}, "the same"},
     {SYS_ioctl, {{EQUAL, 1, TIOCGPGRP}}, "after stop and continue: are we in the foreground?"},
     {SYS_getpgrp, {{0}}, "the same"},
     {SYS_getpid, {{0}}, "to signal ourselves: abort, stop on Ctrl-Z from outside"},

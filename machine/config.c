@@ -33,35 +33,109 @@ enum config_kind {
     CONFIG_BOOL,
 };
 
+/* --- what values mean --- */
+
+static int refuse(char *message, const char *format, ...) printf_like(2, 3);
+static int refuse(char *message, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    fmt_v(message, CONFIG_MESSAGE, format, ap);
+    va_end(ap);
+    return ERR_INVALID;
+}
+
+/* Names end up in messages, process titles and file names: keep them harmless there. */
+static int check_name(const struct vm_config *c, char *message)
+{
+    if (c->name[0] == 0)
+        return refuse(message, "the name is empty (give one, or leave 'name' out)");
+    for (size_t n = 0; c->name[n] != 0; n++) {
+        char b = c->name[n];
+        bool plain = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z') || (b >= '0' && b <= '9');
+        if (!plain && (n == 0 || (b != '.' && b != '_' && b != '-')))
+            return refuse(message, "the name may have letters, digits, '.', '_' and '-' only, and "
+                                   "starts with a letter or digit");
+    }
+    return OK;
+}
+
+static int check_memory(const struct vm_config *c, char *message)
+{
+    if (c->memory < CONFIG_MEMORY_MIN)
+        return refuse(message, "memory of %llu bytes is too small (at least %lluM)",
+                      (unsigned long long)c->memory,
+                      (unsigned long long)(CONFIG_MEMORY_MIN / MIB(1)));
+    if (c->memory > CONFIG_MEMORY_MAX)
+        return refuse(message, "memory of %llu bytes is too large (at most %lluG)",
+                      (unsigned long long)c->memory,
+                      (unsigned long long)(CONFIG_MEMORY_MAX / GIB(1)));
+    if (c->memory % CONFIG_MEMORY_UNIT != 0)
+        return refuse(message, "memory of %llu bytes is not a whole number of MiB (try %lluM)",
+                      (unsigned long long)c->memory, (unsigned long long)(c->memory / MIB(1)));
+    return OK;
+}
+
+static int check_vcpus(const struct vm_config *c, char *message)
+{
+    if (c->vcpus < 1 || c->vcpus > VM_MAX_VCPUS)
+        return refuse(message, "%u vCPUs are not possible (1 to %d)", c->vcpus, VM_MAX_VCPUS);
+    return OK;
+}
+
+static int check_level(const struct vm_config *c, char *message)
+{
+    if (!str_equal(c->level, "host") && !x86_level_find(c->level))
+        return refuse(message, "unknown CPU level '%s' (there are v2, v3 and host)", c->level);
+    return OK;
+}
+
+static int check_engine(const struct vm_config *c, char *message)
+{
+    if (!str_equal(c->engine, "auto") && !str_equal(c->engine, "soft"))
+        return refuse(message, "unknown engine '%s' (there are auto and soft)", c->engine);
+    return OK;
+}
+
+static int check_tsc_khz(const struct vm_config *c, char *message)
+{
+    if (c->tsc_khz != 0 && (c->tsc_khz < CONFIG_TSC_KHZ_MIN || c->tsc_khz > CONFIG_TSC_KHZ_MAX))
+        return refuse(message, "tsc_khz of %u is out of range (0, or %d to %d)", c->tsc_khz,
+                      CONFIG_TSC_KHZ_MIN, CONFIG_TSC_KHZ_MAX);
+    return OK;
+}
+
 struct config_key {
     const char *path;
     enum config_kind kind;
     uint32_t offset; /* in struct vm_config; also tells short and long forms of one key apart */
     uint32_t size;   /* CONFIG_STRING: of the array */
     const char *example;
+    int (*check)(const struct vm_config *c,
+                 char *message); /* is the value a possible one? NULL: all */
 };
 
 #define AT(member) offsetof(struct vm_config, member)
-#define STRING(path, member, example)                                                              \
+#define STRING(path, member, example, check)                                                       \
     {                                                                                              \
-        path, CONFIG_STRING, AT(member), sizeof(((struct vm_config *)0)->member), example          \
+        path, CONFIG_STRING, AT(member), sizeof(((struct vm_config *)0)->member), example, check   \
     }
 
 static const struct config_key keys[] = {
     /* table */
-    STRING("name", name, "\"debian\""),
-    STRING("kernel", kernel, "\"vmlinuz\""),
-    STRING("initrd", initrd, "\"initrd\""),
-    STRING("append", append, "\"console=ttyS0\""),
-    {"memory", CONFIG_SIZE, AT(memory), 0, "\"512M\""},
-    {"memory.size", CONFIG_SIZE, AT(memory), 0, "\"512M\""},
-    {"vcpus", CONFIG_U32, AT(vcpus), 0, "2"},
-    {"cpu.count", CONFIG_U32, AT(vcpus), 0, "2"},
-    STRING("level", level, "\"v3\""),
-    STRING("cpu.level", level, "\"v3\""),
-    STRING("engine", engine, "\"auto\""),
-    {"exit_port", CONFIG_BOOL, AT(exit_port), 0, "true"},
-    {"tsc_khz", CONFIG_U32, AT(tsc_khz), 0, "2000000"},
+    STRING("name", name, "\"debian\"", check_name),
+    STRING("kernel", kernel, "\"vmlinuz\"", NULL),
+    STRING("initrd", initrd, "\"initrd\"", NULL),
+    STRING("append", append, "\"console=ttyS0\"", NULL),
+    {"memory", CONFIG_SIZE, AT(memory), 0, "\"512M\"", check_memory},
+    {"memory.size", CONFIG_SIZE, AT(memory), 0, "\"512M\"", check_memory},
+    {"vcpus", CONFIG_U32, AT(vcpus), 0, "2", check_vcpus},
+    {"cpu.count", CONFIG_U32, AT(vcpus), 0, "2", check_vcpus},
+    STRING("level", level, "\"v3\"", check_level),
+    STRING("cpu.level", level, "\"v3\"", check_level),
+    STRING("engine", engine, "\"auto\"", check_engine),
+    {"exit_port", CONFIG_BOOL, AT(exit_port), 0, "true", NULL},
+    {"tsc_khz", CONFIG_U32, AT(tsc_khz), 0, "2000000", check_tsc_khz},
 };
 
 static const char *const tables[] = {"cpu", "memory"};
@@ -288,7 +362,11 @@ static int read_key(struct config_reader *r)
     if (t->dotted && n < ARRAY_SIZE(tables) && r->table_line[n] == 0)
         r->table_line[n] = t->line;
     r->key_line[k] = t->line;
-    return set[keys[k].kind](r, &keys[k]);
+    int err = set[keys[k].kind](r, &keys[k]);
+    char why[CONFIG_MESSAGE];
+    if (err == OK && keys[k].check && keys[k].check(r->config, why) != OK)
+        err = toml_error(t, "%s", why);
+    return err;
 }
 
 int vm_config_parse(struct vm_config *c, const char *file, const char *text, size_t size,
@@ -312,63 +390,13 @@ int vm_config_parse(struct vm_config *c, const char *file, const char *text, siz
 /* --- the whole ----------------------------------------------------------------------------------
  */
 
-static int refuse(char *message, const char *format, ...) printf_like(2, 3);
-static int refuse(char *message, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    fmt_v(message, CONFIG_MESSAGE, format, ap);
-    va_end(ap);
-    return ERR_INVALID;
-}
-
-/* Names end up in messages, process titles and file names: keep them harmless there. */
-static int check_name(const struct vm_config *c, char *message)
-{
-    if (c->name[0] == 0)
-        return refuse(message, "the name is empty (give one, or leave 'name' out)");
-    for (size_t n = 0; c->name[n] != 0; n++) {
-        char b = c->name[n];
-        bool plain = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z') || (b >= '0' && b <= '9');
-        if (!plain && (n == 0 || (b != '.' && b != '_' && b != '-')))
-            return refuse(message, "the name may have letters, digits, '.', '_' and '-' only, and "
-                                   "starts with a letter or digit");
-    }
-    return OK;
-}
-
-static int check_memory(const struct vm_config *c, char *message)
-{
-    if (c->memory < CONFIG_MEMORY_MIN)
-        return refuse(message, "memory of %llu bytes is too small (at least %lluM)",
-                      (unsigned long long)c->memory,
-                      (unsigned long long)(CONFIG_MEMORY_MIN / MIB(1)));
-    if (c->memory > CONFIG_MEMORY_MAX)
-        return refuse(message, "memory of %llu bytes is too large (at most %lluG)",
-                      (unsigned long long)c->memory,
-                      (unsigned long long)(CONFIG_MEMORY_MAX / GIB(1)));
-    if (c->memory % CONFIG_MEMORY_UNIT != 0)
-        return refuse(message, "memory of %llu bytes is not a whole number of MiB (try %lluM)",
-                      (unsigned long long)c->memory, (unsigned long long)(c->memory / MIB(1)));
-    return OK;
-}
-
 int vm_config_check(const struct vm_config *c, char *message)
 {
-    int err = check_name(c, message);
-    if (err == OK)
-        err = check_memory(c, message);
-    if (err != OK)
-        return err;
-    if (c->vcpus < 1 || c->vcpus > VM_MAX_VCPUS)
-        return refuse(message, "%u vCPUs are not possible (1 to %d)", c->vcpus, VM_MAX_VCPUS);
-    if (!str_equal(c->level, "host") && !x86_level_find(c->level))
-        return refuse(message, "unknown CPU level '%s' (there are v2, v3 and host)", c->level);
-    if (!str_equal(c->engine, "auto") && !str_equal(c->engine, "soft"))
-        return refuse(message, "unknown engine '%s' (there are auto and soft)", c->engine);
-    if (c->tsc_khz != 0 && (c->tsc_khz < CONFIG_TSC_KHZ_MIN || c->tsc_khz > CONFIG_TSC_KHZ_MAX))
-        return refuse(message, "tsc_khz of %u is out of range (0, or %d to %d)", c->tsc_khz,
-                      CONFIG_TSC_KHZ_MIN, CONFIG_TSC_KHZ_MAX);
+    for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
+        int err = keys[k].check ? keys[k].check(c, message) : OK;
+        if (err != OK)
+            return err;
+    }
     if (c->kernel[0] == 0)
         return refuse(message, "no kernel given (-k KERNEL, or kernel = \"FILE\" in a file)");
     return OK;

@@ -52,6 +52,7 @@ int x86_syscall(struct x86_cpu *cpu, const struct insn *i)
     note_step(cpu, flags);
     set_flat_code(cpu, selector, 0, true);
     set_flat_stack(cpu, (uint16_t)(selector + 8), 0);
+    cpu->seg[SEG_SS].selector = (uint16_t)(selector + 8); /* as it is (SDM 2B, SYSCALL) */
     return x86_far_done(cpu);
 }
 

@@ -82,11 +82,10 @@ static void test_forms(void)
         /* table */
         {"memory = 268435456\nvcpus = 0b11", 256u << 20, 3},
         {"memory = \"262144K\"\nvcpus = 0o17", 256u << 20, 15},
-        {"memory.size = \"1T\"\ncpu.count = +4", 1ull << 40, 4},
-        {"memory . size = \"1M\"\n cpu . count = 4", 1ull << 20, 4},
+        {"memory.size = \"128G\"\ncpu.count = +4", 1ull << 37, 4},
+        {"memory . size = \"4M\"\n cpu . count = 4", 4ull << 20, 4},
         {"vcpus = 2 # two\r\n\r\n   \r\nmemory='8m'\r\n", 8u << 20, 2},
-        {"vcpus = 0\nmemory = 0", 0, 0}, /* read, but refused by the check */
-        {"level = 'v2'\n[cpu]\ncount = 2\n[memory]\nsize = 1\n", 1, 2},
+        {"level = 'v2'\n[cpu]\ncount = 2\n[memory]\nsize = 0x200000\n", 2u << 20, 2},
     };
     for (size_t n = 0; n < sizeof(good) / sizeof(good[0]); n++) {
         struct vm_config c;
@@ -117,9 +116,10 @@ static const struct bad bad_keys[] = {
     {"[[vm]]", "1: arrays of tables ([[...]]) are reserved for fleets, which this version does not "
                "have"},
     {"name = 'a'\nname = 'a'", "2: 'name' was already given as 'name' in line 1"},
-    {"memory = 1\nmemory.size = 1", "2: 'memory.size' was already given as 'memory' in line 1"},
+    {"memory = 4194304\nmemory.size = 1",
+     "2: 'memory.size' was already given as 'memory' in line 1"},
     {"level = 'v2'\n[cpu]\nlevel = 'v2'", "3: 'cpu.level' was already given as 'level' in line 1"},
-    {"memory = 1\n[memory]", "2: 'memory' was already given a value in line 1"},
+    {"memory = 4194304\n[memory]", "2: 'memory' was already given a value in line 1"},
     {"[cpu]\n[cpu]", "2: [cpu] was already opened in line 1"},
     {"cpu.count = 1\n[cpu]", "2: [cpu] was already opened in line 1"},
     {"[name]", "1: 'name' is not a table (as in name = \"debian\")"},
@@ -194,6 +194,14 @@ static const struct bad bad_values[] = {
                        "(as in memory = \"512M\")"},
     {"memory = -1", "1: 'memory' wants a size: bytes, or a number with K, M, G or T in quotes (as "
                     "in memory = \"512M\")"},
+    {"\nmemory = 0", "2: memory of 0 bytes is too small (at least 2M)"},
+    {"[memory]\nsize = '1T'", "2: memory of 1099511627776 bytes is too large (at most 256G)"},
+    {"vcpus = 1\n\nlevel = 'v9'", "3: unknown CPU level 'v9' (there are v2, v3 and host)"},
+    {"cpu.count = 17", "1: 17 vCPUs are not possible (1 to 16)"},
+    {"engine = 'qemu'", "1: unknown engine 'qemu' (there are auto and soft)"},
+    {"name = 'a b'", "1: the name may have letters, digits, '.', '_' and '-' only, and starts "
+                     "with a letter or digit"},
+    {"tsc_khz = 1", "1: tsc_khz of 1 is out of range (0, or 100000 to 10000000)"},
     {"level = '1234567890123456'", "1: 'level' is longer than 15 bytes (16)"},
 };
 

@@ -485,6 +485,15 @@ static void test_syscall(void)
     CHECK_EQ(cpu->rip, 0x12345);
     CHECK_EQ(cpu->mode, INSN_MODE_32);
     CHECK_EQ(cpu->seg[SEG_CS].selector, CPU_ENV_SEL_USER_CODE32 | 3);
+    /* STAR with an RPL: CS loses it, SS does not (SDM 2B, SYSCALL) */
+    start(CPU_ENV_LONG, 3);
+    cpu = env.cpu;
+    cpu->msr.star |= UINT64_C(3) << 32;
+    CODE("\x0F\x05");
+    CHECK_EQ(cpu_env_step(&env), X86_JUMP);
+    CHECK_EQ(cpu->cpl, 0);
+    CHECK_EQ(cpu->seg[SEG_CS].selector, CPU_ENV_SEL_CODE64);
+    CHECK_EQ(cpu->seg[SEG_SS].selector, CPU_ENV_SEL_DATA | 3);
 }
 
 static void test_syscall_faults(void)
