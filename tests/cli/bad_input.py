@@ -74,8 +74,9 @@ def test_files_without_a_true_size():
         what = "kernel" if option == "-k" else "initrd"
         check_refused(run(*arguments, "/proc/cpuinfo"), USAGE,
                       f"{what} '/proc/cpuinfo' does not say how long it is .*copy it")
-        check_refused(run(*arguments, "/sys/devices/system/cpu/online"), USAGE,
-                      f"{what} .*fewer bytes than its size says .*copy it")
+        if os.path.exists("/sys/devices/system/cpu/online"):  # not in every container
+            check_refused(run(*arguments, "/sys/devices/system/cpu/online"), USAGE,
+                          f"{what} .*fewer bytes than its size says .*copy it")
     check_refused(run("run", "/proc/cpuinfo"), USAGE, "does not say how long")
 
 
