@@ -42,6 +42,9 @@ static int refuse(char *message, const char *format, ...)
     va_start(ap, format);
     fmt_v(message, CONFIG_MESSAGE, format, ap);
     va_end(ap);
+    for (char *p = message; *p != 0; p++) /* values are quoted, and may hold anything */
+        if (*p < ' ' || *p > '~')
+            *p = '?';
     return ERR_INVALID;
 }
 

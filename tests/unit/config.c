@@ -199,6 +199,7 @@ static const struct bad bad_values[] = {
     {"vcpus = 1\n\nlevel = 'v9'", "3: unknown CPU level 'v9' (there are v2, v3 and host)"},
     {"cpu.count = 17", "1: 17 vCPUs are not possible (1 to 16)"},
     {"engine = 'qemu'", "1: unknown engine 'qemu' (there are auto and soft)"},
+    {"engine = \"a\\u00e9b\\tc\"", "1: unknown engine 'a??b?c' (there are auto and soft)"},
     {"name = 'a b'", "1: the name may have letters, digits, '.', '_' and '-' only, and starts "
                      "with a letter or digit"},
     {"tsc_khz = 1", "1: tsc_khz of 1 is out of range (0, or 100000 to 10000000)"},
