@@ -5,8 +5,9 @@
  * needs the rest of the system and reports a neutral exit (core/exit.h). Registers are in struct
  * x86_cpu; an engine that keeps them elsewhere moves them in groups named by a mask.
  *
- * Threads: vcpu_* operations are called on the vCPU's own thread, except vcpu_kick, which any thread
- * may call at any time and which is never lost. vm_* operations are called with the VM at rest.
+ * Threads: vcpu_* operations are called on the vCPU's own thread, or by who has the VM at rest;
+ * vcpu_kick any thread may call at any time, and it is never lost. vm_* operations are called with
+ * the VM at rest.
  */
 #ifndef LODGE_ENGINE_ENGINE_H
 #define LODGE_ENGINE_ENGINE_H
@@ -30,17 +31,50 @@ enum {
     ENGINE_STATE_ALL = (1 << 9) - 1,
 };
 
+struct apic_message;
+
+/* For homes whose kernel can signal by file descriptors (Linux's eventfd; not owned). OK, or
+ * ERR_NO_MEMORY, ERR_UNSUPPORTED, and ERR_NOT_FOUND where off finds nothing. Any thread. */
+struct engine_event_ops {
+    /* Each write to `event` sends the edge-triggered message. One message for each descriptor; set
+     * again to change it. */
+    int (*interrupt)(struct vm *vm, int event, const struct apic_message *m);
+    int (*interrupt_off)(struct vm *vm, int event);
+    /* Each write of `size` bytes (0: any) to the address, a port or guest-physical, writes to
+     * `event` and is not an exit. */
+    int (*notify)(struct vm *vm, int event, bool port, uint64_t address, uint32_t size, bool on);
+};
+
 struct engine {
     const char *name;        /* "soft" */
     const char *description; /* one line for lodge doctor */
 
+    /* The local APICs are the engine's: x86/lapic.c only holds their state while the VM is at rest,
+     * and interrupt messages go to send_message (apic_bus.send; any thread, any lock held). */
+    bool keeps_apic;
+    int (*send_message)(struct vm *vm, const struct apic_message *m);
+
     /* Can this host run that level? OK, or an error with a one-line reason in why[]. */
     int (*probe)(const struct x86_level *level, char *why, size_t size);
 
+    /* Takes from a level's mitigation profile what would not be true under this engine on this
+     * host; called for a VM that is made, before vm_create (NULL: all of it is true). */
+    void (*adapt_profile)(struct x86_level *level);
+
     int (*vm_create)(struct vm *vm);
+    /* Rate of the guest's TSC if the definition names none; after vm_create (NULL: 1 GHz). */
+    uint32_t (*tsc_khz)(const struct vm *vm);
     void (*vm_destroy)(struct vm *vm);
     /* The memory slots changed (NULL: the engine looks at vm->mem by itself). */
     int (*vm_memory_changed)(struct vm *vm);
+
+    /* Which pages of RAM the guest has written (NULL: the engine cannot tell yet). on or off for
+     * all slots; fetch ORs one bit per page of a slot into bitmap (ceil(pages / 64) words) and
+     * starts anew. Pages that devices write are theirs to note. */
+    int (*vm_dirty_track)(struct vm *vm, bool on);
+    int (*vm_dirty_fetch)(struct vm *vm, uint32_t slot, uint64_t *bitmap);
+    /* Events between kernel and devices without a vCPU or its thread (NULL: there are none). */
+    const struct engine_event_ops *events;
 
     int (*vcpu_create)(struct x86_cpu *cpu);
     void (*vcpu_destroy)(struct x86_cpu *cpu);
@@ -69,16 +103,19 @@ static inline void engine_vcpu_kick(const struct engine *g, struct x86_cpu *cpu)
         g->vcpu_kick(cpu);
 }
 
-static inline int engine_vcpu_get_state(const struct engine *g, struct x86_cpu *cpu, uint32_t groups)
+static inline int engine_vcpu_get_state(const struct engine *g, struct x86_cpu *cpu,
+                                        uint32_t groups)
 {
     return g->vcpu_get_state ? g->vcpu_get_state(cpu, groups) : OK;
 }
 
-static inline int engine_vcpu_set_state(const struct engine *g, struct x86_cpu *cpu, uint32_t groups)
+static inline int engine_vcpu_set_state(const struct engine *g, struct x86_cpu *cpu,
+                                        uint32_t groups)
 {
     return g->vcpu_set_state ? g->vcpu_set_state(cpu, groups) : OK;
 }
 
 extern const struct engine engine_soft;
+extern const struct engine engine_kvm; /* hosted only */
 
 #endif

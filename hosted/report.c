@@ -118,6 +118,7 @@ static void dump_registers(struct vm *vm)
 void report_registers_at_rest(struct home *h)
 {
     vm_rest_begin(&h->vm, NULL);
+    (void)pc_fetch_vcpus(&h->vm); /* what could not be fetched is shown as it was last seen */
     dump_registers(&h->vm);
     vm_rest_end(&h->vm, NULL);
 }
@@ -130,6 +131,7 @@ static void report_death(struct home *h, const char *what, const char *advice)
     say("%s%s%s%s", h->who, what, vm->stop_text[0] ? ": " : "", vm->stop_text);
     if (!advice)
         return;
+    (void)pc_fetch_vcpus(vm);
     for (uint32_t id = 0; id < vm->vcpu_count; id++) {
         if (pc_cpu(vm, id)->activity != X86_WAIT_SIPI)
             report_cpu(vm, id);

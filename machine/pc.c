@@ -139,7 +139,8 @@ static int create_board(struct pc *pc, const struct vm_config *config)
     return err;
 }
 
-static struct pc *alloc_pc(struct vm *vm, const struct vm_config *config)
+static struct pc *alloc_pc(struct vm *vm, const struct vm_config *config,
+                           const struct engine *engine)
 {
     struct pc *pc = seam_pages_alloc(PC_PAGES);
     if (!pc)
@@ -147,7 +148,7 @@ static struct pc *alloc_pc(struct vm *vm, const struct vm_config *config)
     pc->vm = vm;
     pc->memory = config->memory;
     str_copy(pc->append, sizeof(pc->append), config->append);
-    pc->apic_bus.send = lapic_bus_send;
+    pc->apic_bus.send = engine->keeps_apic ? engine->send_message : lapic_bus_send;
     pc->apic_bus.eoi = ioapic_eoi;
     pc->apic_bus.io_apic = &pc->ioapic;
     pc->apic_bus.ack_extint = i8259_ack;
@@ -162,7 +163,7 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
               const struct engine *engine, void *ram, const struct console_ops *console,
               void *console_owner, char *message)
 {
-    struct pc *pc = alloc_pc(vm, config);
+    struct pc *pc = alloc_pc(vm, config, engine);
     if (!pc)
         return fail(message, ERR_NO_MEMORY, "machine");
     pc->level = level;
@@ -183,6 +184,8 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
     if (err != OK)
         goto destroy;
     pc->engine_created = true;
+    if (config->tsc_khz == 0 && engine->tsc_khz)
+        vm->tsc_khz = engine->tsc_khz(vm);
     what = "machine";
     err = state_register(&vm->state, &pc_state_ops, pc, 0);
     if (err != OK)
@@ -263,14 +266,23 @@ static void reset_vcpus(struct vm *vm)
     }
 }
 
-static int hand_to_engine(struct pc *pc, char *message)
+int pc_fetch_vcpus(struct vm *vm)
 {
-    for (uint32_t id = 0; id < pc->vm->vcpu_count; id++) {
-        struct x86_cpu *cpu = pc_cpu(pc->vm, id);
-        int err = engine_vcpu_set_state(pc->engine, cpu, ENGINE_STATE_ALL);
+    int err = OK;
+    for (uint32_t id = 0; id < vm->vcpu_count && err == OK; id++)
+        err = engine_vcpu_get_state(pc_of(vm)->engine, pc_cpu(vm, id), ENGINE_STATE_ALL);
+    return err;
+}
+
+int pc_hand_over_vcpus(struct vm *vm)
+{
+    const struct engine *engine = pc_of(vm)->engine;
+    for (uint32_t id = 0; id < vm->vcpu_count; id++) {
+        struct x86_cpu *cpu = pc_cpu(vm, id);
+        int err = engine_vcpu_set_state(engine, cpu, ENGINE_STATE_ALL);
         if (err != OK)
-            return fail(message, err, "vCPUs' first state");
-        pc->engine->vcpu_state_changed(cpu);
+            return err;
+        engine->vcpu_state_changed(cpu);
     }
     return OK;
 }
@@ -297,7 +309,8 @@ int pc_boot(struct vm *vm, const struct boot_files *files, char *message)
     err = boot_enter(&boot, pc_cpu(vm, 0));
     if (err != OK)
         return fail(message, err, "boot processor's tables");
-    return hand_to_engine(pc, message);
+    err = pc_hand_over_vcpus(vm);
+    return err == OK ? OK : fail(message, err, "vCPUs' first state");
 }
 
 /* --- from the home ------------------------------------------------------------------------------

@@ -50,6 +50,11 @@ int must_check pc_boot(struct vm *vm, const struct boot_files *files, char *mess
 /* The home has bytes for the guest's serial port: takes what fits, returns how many. Any thread. */
 size_t pc_console_input(struct vm *vm, const uint8_t *bytes, size_t size);
 
+/* With the VM at rest, or no vCPU running: brings struct x86_cpu of all vCPUs up to date where the
+ * engine keeps registers elsewhere (for saving, for messages), and hands changed ones over. */
+int pc_fetch_vcpus(struct vm *vm);
+int must_check pc_hand_over_vcpus(struct vm *vm);
+
 /* The operator presses the power button (ACPI). Any thread. */
 void pc_power_button(struct vm *vm);
 

@@ -11,7 +11,6 @@
  * post an interrupt.
  */
 #include "machine/board.h"
-#include "x86/msr.h"
 
 enum {
     WAKE_ALWAYS = VCPU_REQ_KICK | VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI,
@@ -57,7 +56,6 @@ void pc_run_vcpu(struct vm *vm, uint32_t id)
     struct x86_cpu *cpu = pc_cpu(vm, id);
     vcpu_enter(&cpu->vcpu);
     while (!vm_is_stopped(vm)) {
-        x86_kvm_refresh(cpu); /* steal time: a thread that slept may have waited to go on */
         if (!run_once(engine, cpu))
             break;
     }

@@ -75,6 +75,24 @@ struct x86_fault {
     uint64_t payload; /* #PF: CR2; #DB: bits to set in DR6 */
 };
 
+/* An event that an engine had begun to deliver when it stopped: it has left its source and has not
+ * reached the guest. Whoever runs the vCPU next delivers it first. */
+enum x86_flight {
+    X86_FLIGHT_NONE,
+    X86_FLIGHT_FAULT,     /* an exception that was found: CR2 and DR6 are still to be set */
+    X86_FLIGHT_EXCEPTION, /* an exception on its way: they are set */
+    X86_FLIGHT_NMI,
+    X86_FLIGHT_INTERRUPT, /* acknowledged: in service at the local APIC, or gone from the 8259 */
+};
+
+struct x86_in_flight {
+    uint8_t kind; /* enum x86_flight */
+    uint8_t vector;
+    bool has_error, has_payload;
+    uint32_t error;
+    uint64_t payload; /* as in struct x86_fault */
+};
+
 /* How an event came about: decides gate checks, pushed RIP, EXT bit. */
 enum x86_event_kind {
     X86_EVENT_EXTERNAL,  /* interrupt from the APIC or 8259 */
@@ -182,6 +200,7 @@ struct x86_cpu {
     bool nmi_masked;
     bool nmi_pending;
     bool pv_kick; /* the next HLT ends at once */
+    struct x86_in_flight event;
     bool repeats; /* set by a string instruction that put RIP back to itself; cleared by who asks */
 
     /* A fault on its way; valid between X86_FAULT and x86_raise */

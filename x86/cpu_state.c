@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The processor's saved state: section "cpu", one instance per vCPU, version 1. The local APIC has
+ * The processor's saved state: section "cpu", one instance per vCPU, version 2
+ * (1 had no event in flight). The local APIC has
  * a section of its own, the VM clock another; the TSC is saved as its offset against that clock.
  *
  * The fields are a table of member, width and count, which save, check and load all walk: the order
@@ -62,6 +63,12 @@ static const struct field fields[] = {
     BOOLEAN(nmi_pending),
     BOOLEAN(pv_kick),
     INTEGER(debug_pending),
+    INTEGER(event.kind),
+    INTEGER(event.vector),
+    BOOLEAN(event.has_error),
+    BOOLEAN(event.has_payload),
+    INTEGER(event.error),
+    INTEGER(event.payload),
     SEGMENT(seg[SEG_ES]),
     SEGMENT(seg[SEG_CS]),
     SEGMENT(seg[SEG_SS]),
@@ -234,10 +241,29 @@ static bool segments_are_reachable(const struct x86_cpu *c)
            is_canonical(c->tr.base) && is_canonical(c->gdtr.base) && is_canonical(c->idtr.base);
 }
 
+/* Exceptions have vectors below 32. */
+static bool event_is_reachable(const struct x86_in_flight *e)
+{
+    switch ((enum x86_flight)e->kind) {
+    case X86_FLIGHT_NONE:
+        return true;
+    case X86_FLIGHT_FAULT:
+    case X86_FLIGHT_EXCEPTION:
+        return e->vector < 32 && e->vector != X86_NMI && (e->has_error || e->error == 0);
+    case X86_FLIGHT_NMI:
+        return e->vector == X86_NMI;
+    case X86_FLIGHT_INTERRUPT: /* the 8259 may be programmed to any vector */
+        return true;
+    }
+    return false;
+}
+
 static bool position_is_reachable(const struct x86_cpu *c)
 {
     bool wide = c->efer & X86_EFER_LMA && c->seg[SEG_CS].attr & X86_ATTR_L;
     if (wide ? !is_canonical(c->rip) : c->rip > UINT32_MAX)
+        return false;
+    if (!event_is_reachable(&c->event))
         return false;
     return c->activity <= X86_SHUTDOWN && !(c->shadow & ~(X86_SHADOW_STI | X86_SHADOW_MOV_SS));
 }
@@ -344,7 +370,7 @@ static int load(void *object, struct state_reader *r)
 
 const struct state_ops x86_cpu_state_ops = {
     .name = "cpu",
-    .version = 1,
+    .version = 2,
     .save = save,
     .check = check,
     .load = load,

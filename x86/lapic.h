@@ -107,6 +107,13 @@ void lapic_tsc_changed(struct x86_cpu *cpu);
 /* An edge on all processors' LINT1 (the operator's NMI button). Any thread. */
 void apic_pulse_lint1(struct vm *vm);
 
+/* For engines whose kernel or hardware keeps the APIC (x86/lapic_page.c); the vCPU is at rest. */
+enum { LAPIC_PAGE_SIZE = 1024 };
+void lapic_get_page(const struct x86_cpu *cpu, uint8_t page[LAPIC_PAGE_SIZE]);
+uint64_t lapic_get_tsc_deadline(const struct x86_cpu *cpu);
+void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], uint64_t base,
+                    uint64_t tsc_deadline);
+
 /* State section "lapic", object = struct x86_cpu, instance = vCPU id. Registered by whoever
  * registers the processor's own section. */
 extern const struct state_ops lapic_state_ops;

@@ -168,6 +168,8 @@ void lapic_timer_create(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);
 /* Loads what is not in the page, and arms. */
 void lapic_timer_load(struct lapic *l, uint64_t start, uint64_t deadline, uint64_t tsc_deadline);
+/* As above from what is left to count, and without arming: somebody else keeps the timer. */
+void lapic_timer_take_over(struct lapic *l, uint32_t left, uint64_t tsc_deadline);
 /* Register writes; value has only writable bits. */
 void lapic_timer_write_lvt(struct lapic *l, uint32_t value);
 void lapic_timer_write_initial(struct lapic *l, uint32_t value);

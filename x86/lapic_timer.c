@@ -138,6 +138,23 @@ void lapic_timer_load(struct lapic *l, uint64_t start, uint64_t deadline, uint64
     lock_release(&l->timer_lock);
 }
 
+void lapic_timer_take_over(struct lapic *l, uint32_t left, uint64_t tsc_deadline)
+{
+    uint32_t initial = lapic_reg(l, LAPIC_TIMER_INITIAL);
+    uint64_t now = vm_clock_ns(vm_of(l));
+    lock_take(&l->timer_lock);
+    l->timer_deadline = VM_TIMER_NEVER;
+    l->tsc_deadline = 0;
+    if (lapic_timer_mode(l) == LAPIC_TSC_DEADLINE && tsc_deadline != 0) {
+        l->tsc_deadline = tsc_deadline;
+        l->timer_deadline = x86_tsc_to_clock(l->cpu, tsc_deadline);
+    } else if (lapic_timer_mode(l) < LAPIC_TSC_DEADLINE && left != 0 && left <= initial) {
+        l->timer_start = now - ((uint64_t)(initial - left) << timer_shift(l));
+        l->timer_deadline = now + ((uint64_t)left << timer_shift(l));
+    }
+    lock_release(&l->timer_lock);
+}
+
 /* Going to or from TSC-deadline mode disarms the timer (10.5.4.1). */
 void lapic_timer_write_lvt(struct lapic *l, uint32_t value)
 {

@@ -274,10 +274,41 @@ static always_inline bool needs_attention(const struct x86_cpu *cpu)
            0;
 }
 
+/* Delivers what another engine had begun to deliver. A shutdown is found by who called. */
+static noinline_cold void land(struct x86_cpu *cpu)
+{
+    struct x86_in_flight in = cpu->event;
+    int status = X86_FAULT;
+    cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_NONE};
+    cpu->activity = X86_RUNNING;
+    switch ((enum x86_flight)in.kind) {
+    case X86_FLIGHT_NONE:
+        return;
+    case X86_FLIGHT_FAULT:
+    case X86_FLIGHT_EXCEPTION:
+        cpu->fault = (struct x86_fault){in.vector, in.has_error, in.error, in.payload};
+        if (in.kind == X86_FLIGHT_EXCEPTION) /* what it sets is set: set the same again */
+            cpu->fault.payload = in.vector == X86_PF ? cpu->cr2 : 0;
+        break;
+    case X86_FLIGHT_NMI:
+        cpu->nmi_masked = true;
+        status = x86_deliver(cpu, X86_EVENT_NMI, X86_NMI, false, 0);
+        break;
+    case X86_FLIGHT_INTERRUPT:
+        status = x86_deliver(cpu, X86_EVENT_EXTERNAL, in.vector, false, 0);
+        break;
+    }
+    if (status == X86_FAULT)
+        (void)x86_raise(cpu);
+}
+
 static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
 {
     struct soft_vcpu *s = cpu->engine;
     *e = (struct exit){.reason = EXIT_NONE};
+    x86_kvm_refresh(cpu); /* steal time: a thread that slept may have waited to go on */
+    if (unlikely(cpu->event.kind != X86_FLIGHT_NONE))
+        land(cpu);
     if (cpu->activity != X86_RUNNING && attend(cpu, s, e) == X86_EXIT)
         return OK;
     for (;;) {
