@@ -21,7 +21,8 @@
  *
  * Left out on purpose: MONITOR (HLT costs no host CPU, MWAIT would), VME (no 64-bit guest wants
  * it), performance counters (leaf AH is zero), XSAVEC and XSAVES, MPX, PKU, SHA in v3 (Haswell to
- * Skylake hosts lack it), PCID, INVPCID and UMIP in v3 (the svm rig lacks them; "host" has them).
+ * Skylake hosts lack it), PCID, INVPCID, UMIP and RDSEED in v3 (the rig lacks them; "host" has
+ * them).
  *
  * The fast-string bits say what is true of soft: REP MOVSB and STOSB are the fastest copies.
  */
@@ -57,7 +58,7 @@ enum { PHYSICAL_BITS = 39, LINEAR_BITS = 48 }; /* 39: what small hosts with EPT 
 #define V2_7B (CPUID_7B_TSC_ADJUST | CPUID_7B_ERMS | CPUID_7B_NO_FCS_FDS)
 #define V3_7B                                                                                      \
     (V2_7B | CPUID_7B_FSGSBASE | CPUID_7B_BMI1 | CPUID_7B_AVX2 | CPUID_7B_SMEP | CPUID_7B_BMI2 |   \
-     CPUID_7B_RDSEED | CPUID_7B_ADX | CPUID_7B_SMAP | CPUID_7B_CLFLUSHOPT)
+     CPUID_7B_ADX | CPUID_7B_SMAP | CPUID_7B_CLFLUSHOPT)
 #define ANY_7D  (CPUID_7D_FSRM | CPUID_7D_IBRS | CPUID_7D_STIBP | CPUID_7D_ARCH_CAPABILITIES)
 #define ANY_71A (CPUID_71A_FZRM | CPUID_71A_FSRS)
 #define V2_81C  CPUID_81C_LAHF
@@ -129,7 +130,7 @@ enum { PHYSICAL_BITS = 39, LINEAR_BITS = 48 }; /* 39: what small hosts with EPT 
      F(POPCNT) | F(CX8) | F(CX16) | F(SEP) | F(RDTSCP) | F(CLFSH) | F(FXSR) | F(XSAVE))
 #define V3_FEATURES                                                                                \
     (V2_FEATURES | F(AES) | F(PCLMUL) | F(AVX) | F(AVX2) | F(FMA) | F(F16C) | F(BMI1) | F(BMI2) |  \
-     F(LZCNT) | F(MOVBE) | F(ADX) | F(FSGSBASE) | F(SMAP) | F(RDRAND) | F(RDSEED) |                \
+     F(LZCNT) | F(MOVBE) | F(ADX) | F(FSGSBASE) | F(SMAP) | F(RDRAND) |                            \
      F(CLFLUSHOPT) | F(XSAVEOPT))
 
 #define NO_LEAKS                                                                                   \

@@ -6,8 +6,8 @@
  * Under soft the host matters only for instructions that are executed natively: vectors, x87,
  * CMPXCHG16B, bit counts, BMI (tools/check.py compares the rows of x86/level.c with the objects).
  * Everything else is emulated and may be offered anywhere. So "host" is v3's identity and emulated
- * features, plus PCID, INVPCID, UMIP, CLWB and RDPID which the emulator has too, plus those native
- * features that the host has and the emulator knows how to call. Vendor, family and model stay
+ * features, plus PCID, INVPCID, UMIP, RDSEED, CLWB and RDPID which the emulator has too, plus those
+ * native features that the host has and the emulator knows how to call. Vendor, family and model stay
  * v3's: the host's own would make kernels read its model-specific registers and take up mitigations
  * for leaks that soft does not have.
  */
@@ -85,7 +85,7 @@ static void set_feature(struct x86_level *level, const struct x86_feature_bit *b
 static bool is_extra(uint8_t feature)
 {
     return feature == INSN_FEATURE_INVPCID || feature == INSN_FEATURE_RDPID ||
-           feature == INSN_FEATURE_CLWB;
+           feature == INSN_FEATURE_CLWB || feature == INSN_FEATURE_RDSEED;
 }
 
 /* AVX went: so do its state component and what leaf D says of it. */

@@ -82,7 +82,7 @@ static const struct privilege_case privileges[] = {
     {"cpuid", {0x0F, 0xA2}, 2, NO_FAULT, NO_FAULT},
     {"pause", {0xF3, 0x90}, 2, NO_FAULT, NO_FAULT},
     {"rdrand eax", {0x0F, 0xC7, 0xF0}, 3, NO_FAULT, NO_FAULT},
-    {"rdseed rax", {0x48, 0x0F, 0xC7, 0xF8}, 4, NO_FAULT, NO_FAULT},
+    {"rdseed rax", {0x48, 0x0F, 0xC7, 0xF8}, 4, X86_UD, X86_UD},
     {"clflush [rbx]", {0x0F, 0xAE, 0x3B}, 3, NO_FAULT, NO_FAULT},
     {"clflushopt [rbx]", {0x66, 0x0F, 0xAE, 0x3B}, 4, NO_FAULT, NO_FAULT},
     {"lfence", {0x0F, 0xAE, 0xE8}, 3, NO_FAULT, NO_FAULT},
