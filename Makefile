@@ -60,11 +60,7 @@ $(O)/fuzz/%: CC := $(CLANG)
 $(O)/fuzz/%: CC_INCLUDE = $(shell $(CLANG) -print-resource-dir)/include
 $(foreach t,hosted native test asan fuzz,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
 
-$(O)/hosted/hosted/%.o: hosted/%.c
-	@mkdir -p $(@D)
-	$(call quiet,CC,$@)
-	$(Q)$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
-$(O)/hosted/engine/kvm/%.o: engine/kvm/%.c
+$(HOSTED_OBJS): $(O)/hosted/%.o: %.c
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
@@ -76,7 +72,7 @@ $(O)/lodge: $(call free_objs,hosted) $(HOSTED_OBJS)
 # The same program with sanitizers and assertions: what hostile guests are run under as well. The
 # sandbox does not know the system calls of sanitizers: run it with --no-sandbox.
 ASAN_HOSTED := $(HOSTED_SRCS:%.c=$(O)/asan/%.o)
-$(O)/asan/hosted/%.o: hosted/%.c
+$(ASAN_HOSTED): $(O)/asan/%.o: %.c
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(COMMON) -O1 -g -fPIE -D_GNU_SOURCE -DLODGE_DEBUG=1 $(SANITIZE) -c -o $@ $<
@@ -189,7 +185,7 @@ clean:
 
 HOSTED_UNIT_BINS := $(patsubst tests/hosted/%.c,$(O)/test/hosted-bin/%,$(sort $(wildcard tests/hosted/*.c)))
 
-$(O)/test/hosted/%.o: hosted/%.c
+$(HOSTED_SRCS:%.c=$(O)/test/%.o): $(O)/test/%.o: %.c
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(COMMON) $(TEST_FLAGS) -c -o $@ $<

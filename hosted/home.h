@@ -29,7 +29,7 @@ struct home {
     char who[VM_NAME_SIZE + 2]; /* "NAME: " for messages, or "" if the VM was given no name */
     struct run_options options;
     const struct x86_level *level;
-    struct x86_level host_level; /* what level points at when it is "host" */
+    struct x86_level own_level; /* what level points at when it is "host" */
     const struct engine *engine;
 
     struct file_bytes kernel, initrd;

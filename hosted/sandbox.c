@@ -48,6 +48,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
@@ -87,6 +88,11 @@ struct row {
 
 static const struct row rows[] = {
     /* table */
+    {SYS_ioctl, {{EQUAL, 1, KVM_RUN}}, "engine kvm: guest code"},
+    {SYS_ioctl, {{EQUAL, 1, KVM_SIGNAL_MSI}}, "engine kvm: an interrupt from a device"},
+    {SYS_ioctl, {{EQUAL, 1, KVM_SET_GSI_ROUTING}}, "engine kvm: which interrupts' ends we hear of"},
+    {SYS_ioctl, {{EQUAL, 1, KVM_INTERRUPT}}, "engine kvm: an interrupt from the 8259"},
+    {SYS_ioctl, {{EQUAL, 1, KVM_NMI}}, "engine kvm: the operator's NMI"},
     {SYS_futex, {{0}}, "locks, halted vCPUs, threads that wait for each other"},
     {SYS_clock_gettime, {{0}}, "time, on hosts whose clock the vDSO cannot read"},
     {SYS_timerfd_settime, {{0}}, "arms the VM's one timer"},
@@ -96,6 +102,32 @@ static const struct row rows[] = {
     {SYS_pread64, {{0}}, "a vCPU's thread reads how long it had no processor: its steal time"},
     {SYS_sched_yield, {{0}}, "a vCPU that spins lets another have the processor"},
     {SYS_getrandom, {{0}}, "the boot protocol's seed after a reset"},
+#define KVM_STATE(request, what)                                                                   \
+    {                                                                                              \
+        SYS_ioctl, {{EQUAL, 1, request}}, "engine kvm, when a vCPU's state is set or shown: " what \
+    }
+    KVM_STATE(KVM_SET_CPUID2, "its CPUID"),
+    KVM_STATE(KVM_GET_REGS, "general registers"),
+    KVM_STATE(KVM_GET_SREGS, "segments, control registers"),
+    KVM_STATE(KVM_SET_SREGS, "the same"),
+    KVM_STATE(KVM_GET_SREGS2, "the same, with PAE's registers"),
+    KVM_STATE(KVM_SET_SREGS2, "the same"),
+    KVM_STATE(KVM_GET_XCRS, "XCR0"),
+    KVM_STATE(KVM_SET_XCRS, "the same"),
+    KVM_STATE(KVM_GET_XSAVE, "vectors, x87"),
+    KVM_STATE(KVM_SET_XSAVE, "the same"),
+    KVM_STATE(KVM_GET_DEBUGREGS, "debug registers"),
+    KVM_STATE(KVM_SET_DEBUGREGS, "the same"),
+    KVM_STATE(KVM_GET_MSRS, "MSRs"),
+    KVM_STATE(KVM_SET_MSRS, "the same"),
+    KVM_STATE(KVM_GET_LAPIC, "local APIC"),
+    KVM_STATE(KVM_SET_LAPIC, "the same"),
+    KVM_STATE(KVM_GET_VCPU_EVENTS, "events"),
+    KVM_STATE(KVM_GET_MP_STATE, "does it run, halt, wait?"),
+    KVM_STATE(KVM_SET_MP_STATE, "the same"),
+    KVM_STATE(KVM_SET_CLOCK, "the VM's clock"),
+    KVM_STATE(KVM_KVMCLOCK_CTRL, "time stood still"),
+#undef KVM_STATE
     {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},
     {SYS_madvise, {{EQUAL, 2, MADV_REMOVE}}, "a reset zeroes guest RAM by giving it back"},
     {SYS_madvise, {{EQUAL, 2, MADV_DONTNEED}}, "the C library's allocator gives pages back"},

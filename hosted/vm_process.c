@@ -85,13 +85,18 @@ static int choose_engine(struct home *h, char *message)
 
     h->level = x86_level_find(c->level);
     if (!h->level) { /* vm_config_check has seen to it that it is "host" */
-        x86_level_host(&h->host_level);
-        h->level = &h->host_level;
+        x86_level_host(&h->own_level);
+        h->level = &h->own_level;
     }
     if (engines_choose(c->engine, h->level, &h->engine, why)) {
         snprintf(message, MESSAGE, "no engine here runs level %s: %s (see 'lodge doctor')",
                  h->level->name, why);
         return ERR_UNSUPPORTED;
+    }
+    if (h->engine->adapt_profile) {
+        h->own_level = *h->level;
+        h->engine->adapt_profile(&h->own_level);
+        h->level = &h->own_level;
     }
     if (h->options.log_level >= SEAM_LOG_INFO)
         say("%sengine %s: %s", h->who, h->engine->name, why);

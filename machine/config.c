@@ -95,8 +95,9 @@ static int check_level(const struct vm_config *c, char *message)
 
 static int check_engine(const struct vm_config *c, char *message)
 {
-    if (!str_equal(c->engine, "auto") && !str_equal(c->engine, "soft"))
-        return refuse(message, "unknown engine '%s' (there are auto and soft)", c->engine);
+    if (!str_equal(c->engine, "auto") && !str_equal(c->engine, "kvm") &&
+        !str_equal(c->engine, "soft"))
+        return refuse(message, "unknown engine '%s' (there are auto, kvm and soft)", c->engine);
     return OK;
 }
 

@@ -6,7 +6,8 @@
   stock.py BUILD_DIR [KERNEL:VCPUS ...]    default: all kernels with 1, 2 and 4 vCPUs, one with 8
                                            (LODGE_NIGHTLY set: and 16), and gnumach
 
-Environment: LODGE_REPEAT=N runs each N times; LODGE_ENGINE passes -e.
+Environment: LODGE_REPEAT=N runs each N times; LODGE_ENGINE is passed
+with -e (soft).
 
 For each Debian run: it must reach userland with as many CPUs as it was given, the guest's self-test
 and, with several CPUs, its memory order tests must pass, kernel messages at level warning or worse
@@ -32,8 +33,7 @@ COSTLY = re.compile(r"PTI|Retpoline|Untrained return thunk|Clear CPU buffers|IBR
 
 def run(build, arguments, timeout):
     command = [os.path.join(build, "lodge"), "run", *arguments]
-    if os.environ.get("LODGE_ENGINE"):
-        command += ["-e", os.environ["LODGE_ENGINE"]]
+    command += ["-e", os.environ.get("LODGE_ENGINE", "soft")]
     began = time.monotonic()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

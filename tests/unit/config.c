@@ -198,8 +198,8 @@ static const struct bad bad_values[] = {
     {"[memory]\nsize = '1T'", "2: memory of 1099511627776 bytes is too large (at most 256G)"},
     {"vcpus = 1\n\nlevel = 'v9'", "3: unknown CPU level 'v9' (there are v2, v3 and host)"},
     {"cpu.count = 17", "1: 17 vCPUs are not possible (1 to 16)"},
-    {"engine = 'qemu'", "1: unknown engine 'qemu' (there are auto and soft)"},
-    {"engine = \"a\\u00e9b\\tc\"", "1: unknown engine 'a??b?c' (there are auto and soft)"},
+    {"engine = 'qemu'", "1: unknown engine 'qemu' (there are auto, kvm and soft)"},
+    {"engine = \"a\\u00e9b\\tc\"", "1: unknown engine 'a??b?c' (there are auto, kvm and soft)"},
     {"name = 'a b'", "1: the name may have letters, digits, '.', '_' and '-' only, and starts "
                      "with a letter or digit"},
     {"tsc_khz = 1", "1: tsc_khz of 1 is out of range (0, or 100000 to 10000000)"},
@@ -350,8 +350,8 @@ static void test_check(void)
     strcpy(c.level, "host");
     expect(&c, "");
     c = good;
-    strcpy(c.engine, "kvm");
-    expect(&c, "unknown engine 'kvm' (there are auto and soft)");
+    strcpy(c.engine, "tcg");
+    expect(&c, "unknown engine 'tcg' (there are auto, kvm and soft)");
     c = good;
     c.tsc_khz = 1;
     expect(&c, "tsc_khz of 1 is out of range (0, or 100000 to 10000000)");

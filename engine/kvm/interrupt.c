@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * How interrupts get to KVM's local APICs, and how devices exchange events with a guest without a
+ * vCPU's thread.
+ *
+ * A message (I/O APIC, MSI) goes by KVM_SIGNAL_MSI, from any thread, with any lock held: the kernel
+ * posts it and kicks. Of a level-triggered one the I/O APIC must hear the end (EOI); KVM tells
+ * about those vectors that its routing table has as level-triggered. So the table has an entry per
+ * such message that was ever sent: a change of a redirection entry needs no call into the engine,
+ * and what is left over from an old one costs an exit that nobody listens to. The table is looked
+ * up before each such message, and changes about as often as guests write redirection entries.
+ *
+ * Messages that eventfds send (irqfd) have entries in the same table, after those. Writes that
+ * become events (ioeventfd) need none.
+ *
+ * The 8259's interrupts go the other way: the vCPU's own thread fetches the vector (run.c).
+ */
+#include "core/err.h"
+#include "engine/kvm/kvm_private.h"
+
+/* In the form of an MSI (SDM 3A 10.11), with the destination's upper bits where KVM expects them
+ * with 32-bit ids. */
+static struct kvm_route route_of(const struct apic_message *m)
+{
+    return (struct kvm_route){
+        .address = UINT64_C(0xFEE00000) | (uint64_t)(m->destination & 0xFF) << 12 |
+                   (m->logical ? 1u << 2 : 0) | (uint64_t)(m->destination & ~0xFFu) << 32,
+        .data = m->vector | (uint32_t)m->delivery << 8 | (m->deassert ? 0 : 1u << 14) |
+                (m->level ? 1u << 15 : 0),
+        .used = true,
+        .event = -1,
+    };
+}
+
+/* Gives KVM the table; with route_lock held. */
+static int set_routes(struct kvm_vm *kvm)
+{
+    union { /* the entries follow their head */
+        struct kvm_irq_routing head;
+        uint8_t room[sizeof(struct kvm_irq_routing) +
+                     KVM_ROUTES * sizeof(struct kvm_irq_routing_entry)];
+    } table = {.room = {0}};
+
+    for (uint32_t i = 0; i < KVM_ROUTES; i++) {
+        const struct kvm_route *r = &kvm->route[i];
+        struct kvm_irq_routing_entry *e = &table.head.entries[table.head.nr];
+
+        if (!r->used)
+            continue;
+        e->gsi = i;
+        e->type = KVM_IRQ_ROUTING_MSI;
+        e->u.msi.address_lo = (uint32_t)r->address;
+        e->u.msi.address_hi = (uint32_t)(r->address >> 32);
+        e->u.msi.data = r->data;
+        table.head.nr++;
+    }
+    return kvm_ioctl(kvm->fd, KVM_SET_GSI_ROUTING, &table);
+}
+
+static bool is_same(const struct kvm_route *a, const struct kvm_route *b)
+{
+    return a->used && a->address == b->address && a->data == b->data;
+}
+
+static void watch_eoi_of(struct kvm_vm *kvm, struct kvm_route route)
+{
+    uint32_t at = 0;
+
+    lock_take(&kvm->route_lock);
+    while (at < KVM_LEVEL_ROUTES && kvm->route[at].used && !is_same(&kvm->route[at], &route))
+        at++;
+    if (at == KVM_LEVEL_ROUTES) /* full: the oldest makes room */
+        at = kvm->route_next++ % KVM_LEVEL_ROUTES;
+    if (!is_same(&kvm->route[at], &route)) {
+        kvm->route[at] = route;
+        (void)set_routes(kvm); /* fails for want of memory only: then the EOI is not seen */
+    }
+    lock_release(&kvm->route_lock);
+}
+
+int kvm_send_message(struct vm *vm, const struct apic_message *m)
+{
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    struct kvm_route route = route_of(m);
+    struct kvm_msi msi = {
+        .address_lo = (uint32_t)route.address,
+        .address_hi = (uint32_t)(route.address >> 32),
+        .data = route.data,
+    };
+
+    if (m->level)
+        watch_eoi_of(kvm, route);
+    return kvm_ioctl(kvm->fd, KVM_SIGNAL_MSI, &msi) > 0 ? OK : ERR_NOT_FOUND;
+}
+
+/* --- eventfds ----------------------------------------------------------------------------------
+ */
+
+static int bind(struct kvm_vm *kvm, int event, uint32_t route, bool on)
+{
+    struct kvm_irqfd irqfd = {
+        .fd = (uint32_t)event, .gsi = route, .flags = on ? 0 : KVM_IRQFD_FLAG_DEASSIGN};
+    int result = kvm_ioctl(kvm->fd, KVM_IRQFD, &irqfd);
+
+    return result < 0 ? kvm_err(result) : OK;
+}
+
+/* The descriptor's entry, or with event -1 a free one; KVM_ROUTES: there is none. */
+static uint32_t find_event(const struct kvm_vm *kvm, int event)
+{
+    uint32_t at = KVM_LEVEL_ROUTES;
+
+    while (at < KVM_ROUTES && (event < 0 ? kvm->route[at].used
+                                         : !kvm->route[at].used || kvm->route[at].event != event))
+        at++;
+    return at;
+}
+
+static int set_event(struct kvm_vm *kvm, int event, struct kvm_route route)
+{
+    uint32_t at = find_event(kvm, event);
+    bool is_new = at == KVM_ROUTES;
+    int result;
+
+    if (is_new)
+        at = find_event(kvm, -1);
+    if (at == KVM_ROUTES)
+        return ERR_NO_MEMORY;
+    route.event = event;
+    kvm->route[at] = route;
+    result = set_routes(kvm);
+    result = result < 0 ? kvm_err(result) : is_new ? bind(kvm, event, at, true) : OK;
+    if (result != OK && is_new) {
+        kvm->route[at].used = false;
+        (void)set_routes(kvm);
+    }
+    return result;
+}
+
+static int interrupt(struct vm *vm, int event, const struct apic_message *m)
+{
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    int err;
+
+    if (event < 0 || m->level)
+        return ERR_INVALID;
+    lock_take(&kvm->route_lock);
+    err = set_event(kvm, event, route_of(m));
+    lock_release(&kvm->route_lock);
+    return err;
+}
+
+static int interrupt_off(struct vm *vm, int event)
+{
+    struct kvm_vm *kvm = kvm_vm_of(vm);
+    uint32_t at;
+    int err = ERR_NOT_FOUND;
+
+    if (event < 0)
+        return ERR_INVALID;
+    lock_take(&kvm->route_lock);
+    at = find_event(kvm, event);
+    if (at != KVM_ROUTES) {
+        err = bind(kvm, event, at, false);
+        kvm->route[at].used = false;
+        (void)set_routes(kvm);
+    }
+    lock_release(&kvm->route_lock);
+    return err;
+}
+
+static int notify(struct vm *vm, int event, bool port, uint64_t address, uint32_t size, bool on)
+{
+    struct kvm_ioeventfd e = {
+        .addr = address,
+        .len = size,
+        .fd = event,
+        .flags = (port ? KVM_IOEVENTFD_FLAG_PIO : 0) | (on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN),
+    };
+    int result = kvm_ioctl(kvm_vm_of(vm)->fd, KVM_IOEVENTFD, &e);
+
+    return result < 0 ? kvm_err(result) : OK;
+}
+
+const struct engine_event_ops kvm_event_ops = {
+    .interrupt = interrupt,
+    .interrupt_off = interrupt_off,
+    .notify = notify,
+};

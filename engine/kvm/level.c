@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * Levels under kvm: whether this host can give one, what of its mitigation profile is true here,
+ * and how it is told to KVM.
+ *
+ * A level is all or nothing: a feature bit that KVM does not support on this host is an error that
+ * names it. Not asked of KVM are bits that are only hints (fast strings), those that we or KVM make
+ * true by ourselves (hypervisor, x2APIC, the TSC-deadline timer, topology), and the mitigation
+ * profile, which is not the level's alone: what is claimed of leaks must be true of the processor
+ * that runs the guest, so a VM that is made under kvm claims what the level and the host have in
+ * common. KVM says what its host is free of (the feature MSR IA32_ARCH_CAPABILITIES); leaks that
+ * only processors of Intel ever had are added for others, whose KVM need not mention them.
+ * IA32_SPEC_CTRL is offered where writing it does something.
+ *
+ * Kicks of halted vCPUs (PV_UNHALT) need a hypercall, for which guests of vendor Intel execute
+ * VMCALL. On AMD's processors that is an undefined instruction, which KVM replaces by VMMCALL in
+ * the guest's memory: a write that faults where the guest keeps its code read-only, as Linux does.
+ * So there it is not offered; guests then spin as on a processor of their own.
+ */
+#include <cpuid.h>
+#include <stdlib.h>
+
+#include "core/err.h"
+#include "core/fmt.h"
+#include "engine/kvm/kvm_private.h"
+#include "isa/x86.h"
+#include "x86/cpuid_bits.h"
+
+enum { MAX_ENTRIES = 256 };
+
+union cpuid_table { /* the entries follow their head */
+    struct kvm_cpuid2 head;
+    uint8_t room[sizeof(struct kvm_cpuid2) + MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2)];
+};
+
+/* --- what the host can do ----------------------------------------------------------------------
+ */
+
+static uint32_t supported(const union cpuid_table *t, uint32_t leaf, uint32_t subleaf, uint8_t reg)
+{
+    for (uint32_t i = 0; i < t->head.nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &t->head.entries[i];
+        const uint32_t value[4] = {e->eax, e->ebx, e->ecx, e->edx};
+
+        if (e->function == leaf && e->index == subleaf)
+            return value[reg];
+    }
+    return 0;
+}
+
+/* Feature bits that no instruction's decoding depends on, and their names as Linux prints them. */
+static const struct {
+    uint32_t leaf;
+    uint8_t reg, bit;
+    const char *name;
+} system_bits[] = {
+    /* table */
+    {1, 3, 2, "de"},
+    {1, 3, 3, "pse"},
+    {1, 3, 4, "tsc"},
+    {1, 3, 5, "msr"},
+    {1, 3, 6, "pae"},
+    {1, 3, 9, "apic"},
+    {1, 3, 12, "mtrr"},
+    {1, 3, 13, "pge"},
+    {1, 3, 15, "cmov"},
+    {1, 3, 16, "pat"},
+    {1, 2, 17, "pcid"},
+    {7, 1, 1, "tsc_adjust"},
+    {7, 1, 7, "smep"},
+    {7, 2, 2, "umip"},
+    {0x80000001, 2, 0, "lahf_lm"},
+    {0x80000001, 3, 11, "syscall"},
+    {0x80000001, 3, 20, "nx"},
+    {0x80000001, 3, 26, "pdpe1gb"},
+    {0x80000001, 3, 29, "lm"},
+};
+
+static uint32_t wanted(const struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg)
+{
+    const struct x86_cpuid_row *r = x86_level_row(level, leaf, subleaf);
+    const uint32_t value[4] = {r ? r->eax : 0, r ? r->ebx : 0, r ? r->ecx : 0, r ? r->edx : 0};
+
+    return value[reg];
+}
+
+static const char *missing_bit(const union cpuid_table *t, const struct x86_level *level)
+{
+    size_t count;
+    const struct x86_feature_bit *f = x86_feature_bits(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (x86_level_has(level, (enum insn_feature)f[i].feature) &&
+            !(supported(t, f[i].leaf, f[i].subleaf, f[i].reg) >> f[i].bit & 1))
+            return f[i].name;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(system_bits); i++) {
+        uint32_t leaf = system_bits[i].leaf;
+        uint8_t reg = system_bits[i].reg, bit = system_bits[i].bit;
+
+        if ((wanted(level, leaf, 0, reg) & ~supported(t, leaf, 0, reg)) >> bit & 1)
+            return system_bits[i].name;
+    }
+    return NULL;
+}
+
+static union cpuid_table *supported_table(int kvm_fd)
+{
+    union cpuid_table *t = calloc(1, sizeof(*t));
+
+    if (!t)
+        return NULL;
+    t->head.nent = MAX_ENTRIES;
+    if (kvm_ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, t) < 0) {
+        free(t);
+        return NULL;
+    }
+    return t;
+}
+
+int kvm_check_level(int kvm_fd, const struct x86_level *level, char *why, size_t size)
+{
+    union cpuid_table *t = supported_table(kvm_fd);
+    const char *missing;
+    uint32_t physical;
+    int err = ERR_UNSUPPORTED;
+
+    if (!t) {
+        (void)fmt(why, size, "KVM does not say which processor features it supports");
+        return ERR_UNSUPPORTED;
+    }
+    missing = missing_bit(t, level);
+    physical = supported(t, 0x80000008, 0, 0) & 0xFF;
+    if (missing)
+        (void)fmt(why, size, "KVM does not offer %s here, which level %s needs", missing,
+                  level->name);
+    else if (physical < level->physical_bits)
+        (void)fmt(why, size, "KVM has %u physical address bits here, level %s needs %u", physical,
+                  level->name, level->physical_bits);
+    else
+        err = OK;
+    free(t);
+    return err;
+}
+
+/* --- the mitigation profile --------------------------------------------------------------------
+ */
+
+static bool host_is_intel(void)
+{
+    uint32_t eax, ebx = 0, ecx, edx;
+
+    __cpuid(0, eax, ebx, ecx, edx);
+    return ebx == 0x756E6547; /* Genu */
+}
+
+static uint64_t host_capabilities(int kvm_fd)
+{
+    const uint64_t only_intel = X86_ARCH_TAA_NO | X86_ARCH_SBDR_SSDP_NO | X86_ARCH_FBSDP_NO |
+                                X86_ARCH_PSDP_NO | X86_ARCH_BHI_NO | X86_ARCH_PBRSB_NO |
+                                X86_ARCH_GDS_NO | X86_ARCH_RFDS_NO | X86_ARCH_ITS_NO;
+    uint64_t value;
+
+    if (kvm_read_msr(kvm_fd, MSR_ARCH_CAPABILITIES, &value) != OK)
+        value = 0;
+    return host_is_intel() ? value : value | only_intel;
+}
+
+static void clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg,
+                  uint32_t bits)
+{
+    for (uint32_t i = 0; i < level->count; i++) {
+        struct x86_cpuid_row *r = &level->row[i];
+        uint32_t *const regs[4] = {&r->eax, &r->ebx, &r->ecx, &r->edx};
+
+        if (r->leaf == leaf && r->subleaf == subleaf)
+            *regs[reg] &= ~bits;
+    }
+}
+
+void kvm_adapt_profile(int kvm_fd, struct x86_level *level)
+{
+    const uint32_t spec_ctrl = CPUID_7D_IBRS | CPUID_7D_STIBP;
+    union cpuid_table *t = supported_table(kvm_fd);
+    bool ibrs = t && (supported(t, 7, 0, 3) & spec_ctrl) == spec_ctrl;
+    bool bhi = t && supported(t, 7, 2, 3) & CPUID_72D_BHI_CTRL;
+
+    free(t);
+    level->arch_capabilities &= host_capabilities(kvm_fd);
+    level->spec_ctrl = level->spec_ctrl && ibrs;
+    if (!ibrs)
+        clear(level, 7, 0, 3, spec_ctrl);
+    if (!bhi)
+        clear(level, 7, 2, 3, CPUID_72D_BHI_CTRL);
+    if (!host_is_intel())
+        clear(level, 0x40000001, 0, 0, CPUID_KVM_PV_UNHALT);
+}
+
+/* --- telling KVM --------------------------------------------------------------------------------
+ */
+
+static void add_entry(union cpuid_table *t, const struct x86_cpu *cpu, uint32_t leaf,
+                      uint32_t subleaf, bool has_subleaf)
+{
+    struct kvm_cpuid_entry2 *e = &t->head.entries[t->head.nent++];
+    uint32_t out[4];
+
+    x86_cpuid(cpu, leaf, subleaf, out);
+    *e = (struct kvm_cpuid_entry2){
+        .function = leaf,
+        .index = subleaf,
+        .flags = has_subleaf ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+        .eax = out[0],
+        .ebx = out[1],
+        .ecx = out[2],
+        .edx = out[3],
+    };
+}
+
+/* Bits that follow the vCPU's state (OSXSAVE, the size of enabled XSAVE state) KVM keeps itself. */
+int kvm_set_cpuid(const struct x86_cpu *cpu)
+{
+    const struct x86_level *level = cpu->level;
+    union cpuid_table *t = calloc(1, sizeof(*t));
+    int result;
+
+    if (!t)
+        return ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < level->count; i++)
+        add_entry(t, cpu, level->row[i].leaf, level->row[i].subleaf, level->row[i].has_subleaf);
+    result = kvm_ioctl(kvm_vcpu_of(cpu)->fd, KVM_SET_CPUID2, t);
+    free(t);
+    return result < 0 ? kvm_err(result) : OK;
+}
