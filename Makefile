@@ -177,6 +177,21 @@ $(INITRDS): $(G)/initrd
 .PHONY: guests
 guests: $(INITRDS)
 
+# --- the rig: an emulated machine with AMD-V, for the kvm engine (docs/rig.md) ---------------------
+
+RIG := $(O)/rig
+
+$(RIG)/host.img: tools/make-rig.sh
+	tools/make-rig.sh $@
+$(RIG)/initrd: $(G)/.fetched tools/make-initrd.sh $(wildcard tools/rig/*)
+	$(call quiet,INITRD,$@)
+	$(Q)tools/make-initrd.sh $@ $(G)/tools/busybox $(wildcard tools/rig/*) \
+	    $(G)/debian-6.1-cloud/modules/*
+
+## rig            the machine in which tools/run-rig.sh runs jobs under kvm
+.PHONY: rig
+rig: $(RIG)/host.img $(RIG)/initrd
+
 clean:
 	rm -rf $(O)
 

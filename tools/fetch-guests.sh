@@ -7,6 +7,8 @@
 # machine's own package sources, plus the backports suite of the same archive.
 #
 #   build/guests/debian-6.1-cloud/vmlinuz    linux-image-cloud-amd64
+#   build/guests/debian-6.1-cloud/modules/   those that the rig's host needs (tools/make-rig.sh), and
+#                                            "order", in which they are to be loaded
 #   build/guests/debian-6.1-generic/vmlinuz  linux-image-amd64
 #   build/guests/debian-6.12-cloud/vmlinuz   linux-image-cloud-amd64 of bookworm-backports
 #   build/guests/gnumach/vmlinuz             gnumach-image-1.8-486
@@ -18,6 +20,11 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 apt_dir=$out/.apt
 
+# A disk, and KVM on an AMD processor; each after those that it needs.
+rig_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev
+    drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/block/virtio_blk
+    virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd"
+
 say() { printf 'fetch-guests: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
@@ -28,24 +35,13 @@ prepare_apt() {
     cp /etc/apt/sources.list.d/debian*.sources "$apt_dir/sources.list.d/" 2>/dev/null || true
     cp /etc/apt/sources.list "$apt_dir/sources.list" 2>/dev/null || : >"$apt_dir/sources.list"
     if ! grep -rqs 'bookworm-backports' "$apt_dir/sources.list" "$apt_dir/sources.list.d"; then
-        uri=$(archive_uri)
-        [ -n "$uri" ] || die "no Debian archive in the machine's package sources"
+        uri=$("$(dirname "$0")/debian-archive.sh") || exit 1
         printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: %s\n' \
             "$uri" /usr/share/keyrings/debian-archive-keyring.gpg \
             >"$apt_dir/sources.list.d/backports.sources"
     fi
     apt_do apt-get -q update >"$apt_dir/update.log" 2>&1 ||
         die "apt-get update failed: $(tail -n 1 "$apt_dir/update.log")"
-}
-
-# The first archive that the machine's sources name for bookworm itself.
-archive_uri() {
-    {
-        cat "$apt_dir"/sources.list.d/*.sources 2>/dev/null |
-            awk '/^URIs:/ {uri=$2} /^Suites:/ {if ($2 == "bookworm") {print uri; exit}}'
-        awk '$1 == "deb" {for (i = 2; i < NF; i++) if ($(i + 1) == "bookworm") print $i}' \
-            "$apt_dir/sources.list" 2>/dev/null
-    } | head -n 1
 }
 
 apt_do() {
@@ -70,9 +66,25 @@ kernel_package() {
     apt_do apt-cache show --no-all-versions "$1" | sed -n 's/^Depends: *\(linux-image-[^ ,]*\).*/\1/p' | head -n 1
 }
 
+# keep_modules DIR: the rig's modules, from the package that was unpacked last
+keep_modules() {
+    mkdir -p "$1"
+    for module in $rig_modules; do
+        cp "$out"/.unpack/lib/modules/*/kernel/"$module.ko" "$1/" ||
+            die "the kernel package has no module $module"
+        basename "$module.ko"
+    done >"$1/order.new"
+    mv "$1/order.new" "$1/order"
+}
+
+# kernel_complete NAME: it is there, with its modules if it is the one that the rig's host runs
+kernel_complete() {
+    [ -s "$out/$1/vmlinuz" ] && { [ "$1" != debian-6.1-cloud ] || [ -s "$out/$1/modules/order" ]; }
+}
+
 # fetch_kernel NAME META [SUITE]
 fetch_kernel() {
-    [ ! -s "$out/$1/vmlinuz" ] || return 0
+    ! kernel_complete "$1" || return 0
     version=
     if [ -n "${3:-}" ]; then
         version=$(apt_do apt-cache madison "$2" | awk -v s="$3/" 'index($6, s) == 1 {print $3; exit}')
@@ -83,6 +95,8 @@ fetch_kernel() {
     say "$1: $package"
     download "$package" "$out/.unpack"
     mkdir -p "$out/$1"
+    rm -rf "$out/$1/vmlinuz" "$out/$1/modules"
+    [ "$1" != debian-6.1-cloud ] || keep_modules "$out/$1/modules"
     cp "$out"/.unpack/boot/vmlinuz-* "$out/$1/vmlinuz.new"
     printf '%s\n' "$package" >"$out/$1/package"
     mv "$out/$1/vmlinuz.new" "$out/$1/vmlinuz"
@@ -116,7 +130,7 @@ fetch_busybox() {
 
 complete() {
     for name in debian-6.1-cloud debian-6.1-generic debian-6.12-cloud gnumach; do
-        [ -s "$out/$name/vmlinuz" ] || return 1
+        kernel_complete "$name" || return 1
     done
     [ -x "$out/tools/busybox" ]
 }

@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 #
-# setup.sh run|test|bench: installs what is missing from Debian's packages, through sudo when not
+# setup.sh run|test|kvm|bench: installs what is missing from Debian's packages, through sudo when not
 # root, and says what it installs. docs/dependencies.md has the reason for each.
 set -eu
 
 run_packages="gcc libc6-dev make"
-test_packages="$run_packages binutils clang libclang-rt-14-dev python3 libzydis-dev acpica-tools"
-bench_packages="$test_packages qemu-system-x86"
+kvm_packages="$run_packages binutils python3 debootstrap e2fsprogs qemu-system-x86"
+test_packages="$kvm_packages clang libclang-rt-14-dev libzydis-dev acpica-tools"
+bench_packages="$test_packages"
 
 case ${1:-} in
 run) packages=$run_packages ;;
 test) packages=$test_packages ;;
+kvm) packages=$kvm_packages ;;
 bench) packages=$bench_packages ;;
 *)
-    echo "usage: setup.sh run|test|bench" >&2
+    echo "usage: setup.sh run|test|kvm|bench" >&2
     exit 2
     ;;
 esac
