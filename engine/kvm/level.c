@@ -218,18 +218,17 @@ static void add_entry(union cpuid_table *t, const struct x86_cpu *cpu, uint32_t 
     };
 }
 
-/* Bits that follow the vCPU's state (OSXSAVE, the size of enabled XSAVE state) KVM keeps itself. */
+/* Bits that follow the vCPU's state (OSXSAVE, the size of enabled XSAVE state) KVM keeps itself.
+ * The table (10 KiB) is on the stack: libc's malloc, on its ninth thread, opens a file of /sys to
+ * see how many processors there are, and the sandbox lets a vCPU's thread open nothing. */
 int kvm_set_cpuid(const struct x86_cpu *cpu)
 {
     const struct x86_level *level = cpu->level;
-    union cpuid_table *t = calloc(1, sizeof(*t));
+    union cpuid_table t = {.room = {0}};
     int result;
 
-    if (!t)
-        return ERR_NO_MEMORY;
     for (uint32_t i = 0; i < level->count; i++)
-        add_entry(t, cpu, level->row[i].leaf, level->row[i].subleaf, level->row[i].has_subleaf);
-    result = kvm_ioctl(kvm_vcpu_of(cpu)->fd, KVM_SET_CPUID2, t);
-    free(t);
+        add_entry(&t, cpu, level->row[i].leaf, level->row[i].subleaf, level->row[i].has_subleaf);
+    result = kvm_ioctl(kvm_vcpu_of(cpu)->fd, KVM_SET_CPUID2, &t);
     return result < 0 ? kvm_err(result) : OK;
 }
