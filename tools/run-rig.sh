@@ -59,9 +59,11 @@ make_disk() {
 
 start() {
     # tsc=reliable: else Linux finds the emulated TSC wanting, falls back to the HPET, and KVM has
-    # no master clock. -no-reboot and panic=-1: a panic is an end.
-    qemu-system-x86_64 -accel tcg,tb-size=512 -cpu EPYC,+svm,+npt -smp 2 -m 4G -nodefaults -display none \
-        -no-reboot -kernel "$build/guests/debian-6.1-cloud/vmlinuz" -initrd "$build/rig/initrd" \
+    # no master clock. -no-reboot and panic=-1: a panic is an end. thread=single: with a thread for
+    # each processor, QEMU 7.2 loses its way under nested virtualization every few minutes (a host
+    # that hangs, or panics for a stack that something has written over).
+    qemu-system-x86_64 -accel tcg,thread=single,tb-size=512 -cpu EPYC,+svm,+npt -smp 2 -m 6G \
+        -nodefaults -display none -no-reboot -kernel "$build/guests/debian-6.1-cloud/vmlinuz" -initrd "$build/rig/initrd" \
         -append "console=ttyS0 loglevel=5 tsc=reliable panic=-1 mitigations=off" \
         -drive "file=$build/rig/host.img,format=raw,if=virtio,snapshot=on" \
         -drive "file=$work/job.img,format=raw,if=virtio" \

@@ -3,11 +3,18 @@
 # Copyright The Lodge authors
 """Runs our own guests: the self-checking ones of guests/system, the must-die ones of guests/die.
 
-  guests.py BUILD_DIR [--program LODGE] [NAME...]
+  guests.py BUILD_DIR [--program LODGE] [--engine ENGINE] [--exceptions FILE] [--slower N] [NAME...]
 
 --program: another lodge than BUILD_DIR/lodge; one under BUILD_DIR/asan has sanitizers, so it gets
---no-sandbox and more time. NAME: only runs whose line of report contains one of these ("fatal64",
-"random64 -m 64M --append kernel").
+--no-sandbox and more time. --engine: which one runs them (lodge run -e; else $LODGE_ENGINE). --slower: everything may
+take N times as long, as in the rig (docs/rig.md). NAME: only runs whose line of report contains one
+of these ("fatal64", "random64 -m 64M --append kernel").
+--exceptions: what must be different here, and nothing else, for a reason that is not Lodge's. May be
+given several times. A line for each, split by tabs: which runs (a pattern as shells have it, for the
+run's name in the report), what, the reason. What: the name of a test that fails ("?" before it: that
+may fail, by chance), or "=> OUTCOME" for how the run as a whole ends: an outcome of guests/die/die.h,
+"stuck" (KVM or the processor cannot go on, and Lodge says so) or "refused" (the host lacks something).
+What is not so any more is reported, so that the list stays true.
 
 A system guest prints "PASS name" for each of its tests and ends with value 0 at the exit port; with
 which options it is run stands in guests/runs. How a must-die guest is run and must end stands at the
@@ -18,7 +25,9 @@ clear message, and without a trace of a crash.
 Prints "ok NAME" or "not ok NAME" after what went wrong; exit status 0 only if all is well.
 LODGE_NIGHTLY=1: more seeds, every run watched longer. LODGE_SEEDS=N: so many seeds.
 """
+import argparse
 import concurrent.futures
+import fnmatch
 import glob
 import os
 import re
@@ -36,9 +45,14 @@ AT_ONCE = 2
 SECONDS = 10      # that a guest may take if it says nothing else
 STOP_SECONDS = 2  # after a signal: a second, as docs/cli.md says, and one for a busy machine
 SLOWER = 6        # how much longer anything may take with sanitizers
+WATCHED = 3       # seconds for a guest that does not come to its end, as the exceptions say
 LIVES = 1         # status of value 0 at the exit port
 CRASH = re.compile(r"panic|AddressSanitizer|LeakSanitizer|runtime error:|UndefinedBehavior|"
                    r"a bug of Lodge|stack smashing|core dumped|\*\*\* ")
+# What KVM cannot do for a guest; and what Lodge adds to that.
+STUCK = re.compile(r"^lodge: .*(KVM cannot|KVM met|the processor refused to enter the guest)", re.M)
+REPORT_IT = re.compile(r"^lodge: +this may be a bug of Lodge: .*$", re.M)
+NOT_USUAL = ("stuck", "refused")  # outcomes that only exceptions may allow
 DEATH = re.compile(r"^lodge: the guest died of a triple fault: vCPU \d+ at [0-9a-f]{4}:[0-9a-f]+, "
                    r".* mode, CPL [0-3], CR2 [0-9a-f]+$", re.M)
 
@@ -56,9 +70,12 @@ class Run:
         ending = ".bzimage" if self.guest.endswith("_linux") else ".elf"
         return os.path.join(build, "guests", "bin", self.guest + ending)
 
-    def command(self, program, build):
-        arguments = [initrd(build, a) for a in self.arguments]
-        return [program, "run", "-k", self.kernel(build), "--no-reboot", *arguments]
+    def command(self, options):
+        arguments = [initrd(options.build, a) for a in self.arguments]
+        command = [options.program, "run", "-k", self.kernel(options.build), "--no-reboot", *arguments]
+        if options.engine:
+            command += ["-e", options.engine]
+        return command + (["--no-sandbox"] if options.sanitized else [])
 
 
 def initrd(build, argument):
@@ -112,16 +129,44 @@ def die_runs():
                           float(options.get("seconds", SECONDS)), int(options.get("output", 0)))
 
 
-def execute(program, build, run, slower):
+class Exceptions:
+    """The files of --exceptions."""
+
+    def __init__(self, paths):
+        lines = [line.rstrip("\n") for path in paths for line in open(path)]
+        self.rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
+
+    def of(self, run):
+        return [(what, why) for pattern, what, why in self.rows
+                if fnmatch.fnmatchcase(run.name, pattern)]
+
+    def outcome(self, run):
+        """How the run must end instead of as it says, or None. The last row counts."""
+        found = [what.removeprefix("=> ") for what, _ in self.of(run) if what.startswith("=> ")]
+        return found[-1] if found else None
+
+    def tests(self, run):
+        """Names of the tests that must fail and that may, with the reasons."""
+        rows = [(what, why) for what, why in self.of(run) if not what.startswith("=> ")]
+        return ({what: why for what, why in rows if not what.startswith("?")},
+                {what[1:]: why for what, why in rows if what.startswith("?")})
+
+    def unused(self, runs):
+        return [" ".join(row[:2]) for row in self.rows
+                if not any(fnmatch.fnmatchcase(r.name, row[0]) for r in runs)]
+
+
+def execute(options, run):
     """Runs it to its end; what goes on for too long (or is meant to) gets a signal."""
-    sanitized = "/asan/" in program
-    command = run.command(program, build) + (["--no-sandbox"] if sanitized else [])
     began = time.monotonic()
-    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    p = subprocess.Popen(run.command(options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
     stopped = None
+    seconds = run.seconds * (1 if run.outcome in ("runs", "any") else options.slower)
+    if options.exceptions.outcome(run) == "runs":
+        seconds = WATCHED
     try:
-        out, err = p.communicate(timeout=run.seconds * (1 if run.outcome in ("runs", "any") else slower))
+        out, err = p.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         p.send_signal(signal.SIGTERM)
         told = time.monotonic()
@@ -140,30 +185,45 @@ def outcome_of(result):
         return "runs"  # any other status: it came to its own end just before the signal did
     if result.status & 1 and 0 < result.status < 256:
         return "lives" if result.status == LIVES else "fails"
-    return {0: "off", 4: "triple-fault"}.get(result.status)
+    if STUCK.search(result.err):
+        return "stuck" if result.status in (4, 8) else None
+    return {0: "off", 4: "triple-fault", 10: "refused"}.get(result.status)
 
 
-def problems_of(run, result, slower):
-    problems = []
+def problems_of_tests(run, text, options):
+    """Tests that failed and should not, and the other way round; and whether others failed at all."""
+    failed = {line.split(":")[0].removeprefix("FAIL "): line
+              for line in re.findall(r"^FAIL [^\r\n]*", text, re.M)}
+    must, may = options.exceptions.tests(run)
+    problems = [line for name, line in failed.items() if name not in must | may]
+    problems += [f"{name} does not fail, but the exceptions say so: {reason}"
+                 for name, reason in must.items() if name not in failed]
+    return problems, bool(failed) and not problems
+
+
+def problems_of(run, result, options):
+    text, problems, excused = result.out.decode(errors="replace"), [], False
     outcome = outcome_of(result)
-    if outcome is None:
+    wanted = options.exceptions.outcome(run) or run.outcome
+    if run.outcome == "lives":
+        problems, excused = problems_of_tests(run, text, options)
+    if wanted == "lives" and outcome == "fails" and excused:
+        outcome = "lives"
+    if outcome is None or outcome in NOT_USUAL and outcome != wanted:
         problems.append(f"status {result.status}")
-    elif run.outcome not in ("any", outcome):
-        problems.append(f"expected {run.outcome}, but it {outcome}")
-    if result.stopped is not None and result.stopped > STOP_SECONDS * slower:
+    elif wanted not in ("any", outcome):
+        problems.append(f"expected {wanted}, but it {outcome}")
+    if result.stopped is not None and result.stopped > STOP_SECONDS * options.slower:
         problems.append(f"took {result.stopped:.1f} s to end after a signal")
-    if CRASH.search(result.err):
+    if CRASH.search(REPORT_IT.sub("", result.err) if wanted == outcome == "stuck" else result.err):
         problems.append("traces of a crash")
     if outcome == "triple-fault" and not DEATH.search(result.err):
         problems.append("no clear message of the guest's death")
-    if outcome != "triple-fault" and result.err:
+    if outcome not in ("triple-fault", *NOT_USUAL) and result.err:
         problems.append("there should be nothing on standard error")
-    if run.output and len(result.out) < run.output:
+    if run.output > len(result.out) and wanted == run.outcome and not options.exceptions.of(run):
         problems.append(f"{len(result.out)} bytes of output instead of {run.output}")
-    text = result.out.decode(errors="replace")
-    if run.outcome == "lives":
-        problems += re.findall(r"^FAIL.*", text, re.M)
-    if run.kind == "system" and not re.search(r"^PASS ", text, re.M):
+    if run.kind == "system" and wanted == "lives" and not re.search(r"^PASS ", text, re.M):
         problems.append("no test passed")
     return problems
 
@@ -178,28 +238,45 @@ def report(run, result, problems):
     print(f"{'not ok' if problems else 'ok'} {run.name} ({result.seconds:.1f} s)", flush=True)
 
 
-def main():
-    arguments = sys.argv[1:]
-    program = None
-    if "--program" in arguments:
-        at = arguments.index("--program")
-        program = arguments[at + 1]
-        del arguments[at:at + 2]
+def parse(arguments):
     if not arguments:
         sys.exit(__doc__)
-    build, wanted = arguments[0], arguments[1:]
-    program = os.path.abspath(program or f"{build}/lodge")
-    slower = SLOWER if "/asan/" in program else 1
-    runs = [r for r in [*system_runs(), *die_runs()] if not wanted or any(w in r.name for w in wanted)]
-    missing = {r.guest for r in runs if not os.path.exists(r.kernel(build))}
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("build")
+    parser.add_argument("wanted", nargs="*")
+    parser.add_argument("--program")
+    parser.add_argument("--engine", default=os.environ.get("LODGE_ENGINE"))
+    parser.add_argument("--exceptions", action="append", default=[])
+    parser.add_argument("--slower", type=float, default=1)
+    options = parser.parse_intermixed_args(arguments)
+    options.program = os.path.abspath(options.program or f"{options.build}/lodge")
+    options.exceptions = Exceptions(options.exceptions)
+    options.sanitized = "/asan/" in options.program
+    options.slower *= SLOWER if options.sanitized else 1
+    return options
+
+
+def chosen_runs(options):
+    every = [*system_runs(), *die_runs()]
+    runs = [r for r in every if not options.wanted or any(w in r.name for w in options.wanted)]
+    missing = {r.guest for r in runs if not os.path.exists(r.kernel(options.build))}
     if missing:
         sys.exit("not built (make own-guests): " + " ".join(sorted(missing)))
+    unused = options.exceptions.unused(every)
+    if unused:
+        sys.exit("exceptions for what is not run: " + ", ".join(unused))
+    return runs
+
+
+def main():
+    options = parse(sys.argv[1:])
+    runs = chosen_runs(options)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        results = [(r, pool.submit(execute, program, build, r, slower)) for r in runs]
+        results = [(r, pool.submit(execute, options, r)) for r in runs]
         for run, future in results:
             result = future.result()
-            problems = problems_of(run, result, slower)
+            problems = problems_of(run, result, options)
             failed += bool(problems)
             report(run, result, problems)
     sys.exit(1 if failed or not runs else 0)

@@ -1,0 +1,39 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+#
+# run.sh short|long BUILD: the tests with -e kvm in the rig (docs/rig.md). What is run there says
+# tests/kvm/job; here it gets all that it needs on a disk of its own.
+set -eu
+
+form=$1
+build=$2
+case $form in
+short) seconds=400 ;;
+long) seconds=3000 ;;
+*)
+    echo "usage: run.sh short|long BUILD" >&2
+    exit 2
+    ;;
+esac
+top=$(dirname "$0")/../..
+[ -s "$build/rig/host.img" ] || {
+    echo "not ok rig: there is no $build/rig/host.img: 'make rig' makes it, as root or through sudo"
+    exit 1
+}
+job=$(mktemp -d "$build/rig/job.XXXXXX")
+trap 'rm -rf "$job"' EXIT
+trap 'exit 1' HUP INT TERM
+
+guests=$job/build/guests
+mkdir -p "$guests/debian-6.1-cloud" "$job/guests" "$job/tests"
+echo "$form" >"$job/form"
+cp -a "$top/tests/kvm/job" "$job/"
+cp -a "$top/tests/kvm" "$top/tests/cli" "$top/tests/guests" "$job/tests/"
+cp -a "$top/guests/runs" "$top/guests/die" "$job/guests/"
+cp -a "$build/lodge" "$job/build/"
+cp -a "$build/guests/bin" "$build/guests/cli.elf" "$guests/"
+cp -a "$build/guests/debian-6.1-cloud/vmlinuz" "$build/guests/debian-6.1-cloud/initrd" \
+    "$guests/debian-6.1-cloud/"
+# Not exec: what is above is to be removed.
+"$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form" "$build" "$job"
