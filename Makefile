@@ -220,11 +220,13 @@ hosted-unit: $(HOSTED_UNIT_BINS)
 
 # --- the README's commands ----------------------------------------------------------------------
 
-.PHONY: run test test-nightly bench setup-run setup-test setup-bench test-programs
+.PHONY: run test test-nightly test-kvm bench setup-run setup-test setup-kvm setup-bench test-programs
 setup-run:
 	@tools/setup.sh run
 setup-test:
 	@tools/setup.sh test
+setup-kvm:
+	@tools/setup.sh kvm
 setup-bench:
 	@tools/setup.sh bench
 
@@ -233,15 +235,34 @@ run: setup-run
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests
 	@tools/run.sh $(O)
 
-## test           sets up and passes all tests (what CI runs)
+# Which engine runs the guests. With kvm: only what runs guests, on this machine's own hardware.
+ENGINE ?= soft
+$(if $(filter soft kvm,$(ENGINE)),,$(error ENGINE is soft or kvm, not $(ENGINE)))
+export LODGE_ENGINE = $(ENGINE)
+
+## test           sets up and passes all tests (what CI runs); ENGINE=kvm: guests on real VT-x or AMD-V
+ifeq ($(ENGINE),kvm)
+test: setup-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests
+	@tests/kvm/hardware.sh $(O)
+	@LODGE_LOGS=$(O)/logs-kvm tools/run-tests.sh tests/suites-kvm $(SUITES)
+else
 test: setup-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
+	-@$(MAKE) --no-print-directory rig
 	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites $(SUITES)
+endif
 
 ## test-nightly   the same at full count
 test-nightly: setup-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
+	-@$(MAKE) --no-print-directory rig
 	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-nightly tools/run-tests.sh tests/suites-nightly $(SUITES)
+
+## test-kvm       all tests of the kvm engine, in an emulated machine with AMD-V (docs/rig.md)
+test-kvm: setup-kvm
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
+	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites-nightly kvm
 
 ## bench          boot time beside qemu-system-x86_64 -accel tcg
 bench: setup-bench

@@ -6,14 +6,15 @@
   guests.py BUILD_DIR [--program LODGE] [--engine ENGINE] [--exceptions FILE] [--slower N] [NAME...]
 
 --program: another lodge than BUILD_DIR/lodge; one under BUILD_DIR/asan has sanitizers, so it gets
---no-sandbox and more time. --engine: which one runs them (lodge run -e; else $LODGE_ENGINE). --slower: everything may
-take N times as long, as in the rig (docs/rig.md). NAME: only runs whose line of report contains one
-of these ("fatal64", "random64 -m 64M --append kernel").
+--no-sandbox and more time. --engine: which one runs them (lodge run -e; else $LODGE_ENGINE, else
+soft). --slower: everything may take N times as long, as in the rig (docs/rig.md). NAME: only runs
+whose line of report contains one of these ("fatal64", "random64 -m 64M --append kernel").
 --exceptions: what must be different here, and nothing else, for a reason that is not Lodge's. May be
 given several times. A line for each, split by tabs: which runs (a pattern as shells have it, for the
 run's name in the report), what, the reason. What: the name of a test that fails ("?" before it: that
 may fail, by chance), or "=> OUTCOME" for how the run as a whole ends: an outcome of guests/die/die.h,
-"stuck" (KVM or the processor cannot go on, and Lodge says so) or "refused" (the host lacks something).
+"stuck" (KVM or the processor cannot go on, and Lodge says so), "refused" (the host lacks something),
+or "not run".
 What is not so any more is reported, so that the list stays true.
 
 A system guest prints "PASS name" for each of its tests and ends with value 0 at the exit port; with
@@ -156,15 +157,23 @@ class Exceptions:
                 if not any(fnmatch.fnmatchcase(r.name, row[0]) for r in runs)]
 
 
+def seconds_for(run, options):
+    """How long it may take to its end, or is watched if it has none."""
+    excepted = options.exceptions.outcome(run)
+    if excepted == "runs":
+        return WATCHED
+    if excepted:
+        return max(run.seconds, SECONDS) * options.slower
+    return run.seconds * (1 if run.outcome in ("runs", "any") else options.slower)
+
+
 def execute(options, run):
     """Runs it to its end; what goes on for too long (or is meant to) gets a signal."""
     began = time.monotonic()
     p = subprocess.Popen(run.command(options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
     stopped = None
-    seconds = run.seconds * (1 if run.outcome in ("runs", "any") else options.slower)
-    if options.exceptions.outcome(run) == "runs":
-        seconds = WATCHED
+    seconds = seconds_for(run, options)
     try:
         out, err = p.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -245,7 +254,7 @@ def parse(arguments):
     parser.add_argument("build")
     parser.add_argument("wanted", nargs="*")
     parser.add_argument("--program")
-    parser.add_argument("--engine", default=os.environ.get("LODGE_ENGINE"))
+    parser.add_argument("--engine", default=os.environ.get("LODGE_ENGINE", "soft"))
     parser.add_argument("--exceptions", action="append", default=[])
     parser.add_argument("--slower", type=float, default=1)
     options = parser.parse_intermixed_args(arguments)
@@ -265,7 +274,7 @@ def chosen_runs(options):
     unused = options.exceptions.unused(every)
     if unused:
         sys.exit("exceptions for what is not run: " + ", ".join(unused))
-    return runs
+    return [r for r in runs if options.exceptions.outcome(r) != "not run"]
 
 
 def main():
