@@ -109,6 +109,7 @@ void apic_pulse_lint1(struct vm *vm);
 
 /* For engines whose kernel or hardware keeps the APIC (x86/lapic_page.c); the vCPU is at rest. */
 enum { LAPIC_PAGE_SIZE = 1024 };
+void lapic_hold_timer(struct x86_cpu *cpu); /* ours does not fire from now on */
 void lapic_get_page(const struct x86_cpu *cpu, uint8_t page[LAPIC_PAGE_SIZE]);
 uint64_t lapic_get_tsc_deadline(const struct x86_cpu *cpu);
 void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], uint64_t base,

@@ -5,10 +5,14 @@
  * KiB of the architectural page, and beside it APIC_BASE and the TSC deadline.
  *
  * A running count is a point in time in our form, so that it does not depend on when somebody
- * looks; in the page it is what is left to count. Each is made of the other here.
+ * looks; in the page it is what is left to count. Each is made of the other here. A one-shot count
+ * that has run out looks the same in the page whether its interrupt has been posted or, in KVM, is
+ * still to be: so it comes from there as due, since one interrupt too many is better than one too
+ * few, unless it waits in IRR; and goes there without its initial count.
  *
  * The vCPU is at rest, and its engine keeps the APIC (engine.h, keeps_apic): so no timer of ours is
- * armed. Whoever gives the APIC back to x86/lapic.c loads it as a saved state.
+ * to fire; loading a state arms it, lapic_hold_timer undoes that. Whoever gives the APIC back to
+ * x86/lapic.c loads it as a saved state.
  */
 #include "core/mem.h"
 #include "x86/lapic_private.h"
@@ -26,13 +30,21 @@ static void put_word(uint8_t *page, uint32_t offset, uint32_t v)
     memcpy(page + offset, &v, sizeof(v));
 }
 
+void lapic_hold_timer(struct x86_cpu *cpu)
+{
+    vm_timer_cancel(cpu->vcpu.vm, &cpu->lapic->timer);
+}
+
 void lapic_get_page(const struct x86_cpu *cpu, uint8_t page[LAPIC_PAGE_SIZE])
 {
     struct lapic *l = cpu->lapic;
     memset(page, 0, LAPIC_PAGE_SIZE);
     for (uint32_t offset = 0; offset < LAPIC_PAGE_SIZE; offset += 16)
         put_word(page, offset, lapic_reg(l, offset));
-    put_word(page, LAPIC_TIMER_CURRENT, lapic_timer_read_current(l));
+    uint32_t initial, left;
+    lapic_timer_hand_over(l, &initial, &left);
+    put_word(page, LAPIC_TIMER_INITIAL, initial);
+    put_word(page, LAPIC_TIMER_CURRENT, left);
     put_word(page, LAPIC_ESR, lapic_reg(l, LAPIC_ESR) | atomic_load(&l->esr_pending));
 }
 
@@ -50,6 +62,7 @@ void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], ui
     struct lapic *l = cpu->lapic;
     uint32_t words = 0;
     atomic_store(&l->base, base);
+    lapic_set_identity(l);
     for (uint32_t offset = 0; offset < LAPIC_PAGE_SIZE; offset += 16) {
         bool is_derived = false;
         for (size_t i = 0; i < ARRAY_SIZE(derived); i++)
@@ -62,7 +75,6 @@ void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], ui
             words |= 1u << n;
     atomic_store(&l->irr_words, words);
     atomic_store(&l->esr_pending, 0);
-    lapic_set_identity(l);
     lapic_update_ppr(l);
     lapic_timer_take_over(l, word_of(page, LAPIC_TIMER_CURRENT), tsc_deadline);
 }

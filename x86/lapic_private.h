@@ -168,7 +168,10 @@ void lapic_timer_create(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);
 /* Loads what is not in the page, and arms. */
 void lapic_timer_load(struct lapic *l, uint64_t start, uint64_t deadline, uint64_t tsc_deadline);
-/* As above from what is left to count, and without arming: somebody else keeps the timer. */
+/* What is left to count, at least 1 while it counts, for somebody else who keeps the timer; and of
+ * what. */
+void lapic_timer_hand_over(struct lapic *l, uint32_t *initial, uint32_t *left);
+/* Loads from what is left to count, and does not arm: somebody else keeps the timer. */
 void lapic_timer_take_over(struct lapic *l, uint32_t left, uint64_t tsc_deadline);
 /* Register writes; value has only writable bits. */
 void lapic_timer_write_lvt(struct lapic *l, uint32_t value);

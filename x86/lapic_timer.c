@@ -138,6 +138,26 @@ void lapic_timer_load(struct lapic *l, uint64_t start, uint64_t deadline, uint64
     lock_release(&l->timer_lock);
 }
 
+void lapic_timer_hand_over(struct lapic *l, uint32_t *initial, uint32_t *left)
+{
+    lock_take(&l->timer_lock);
+    bool counts = l->timer_deadline != VM_TIMER_NEVER;
+    *left = timer_count(l);
+    *initial = counts ? lapic_reg(l, LAPIC_TIMER_INITIAL) : 0;
+    if (*initial != 0 && *left == 0)
+        *left = 1;
+    lock_release(&l->timer_lock);
+}
+
+/* See x86/lapic_page.c. */
+static bool may_be_due(const struct lapic *l)
+{
+    uint32_t lvt = lapic_reg(l, LAPIC_LVT_TIMER), vector = lvt & 0xFF;
+    uint32_t irr = lapic_reg(l, LAPIC_IRR + vector / 32 * 16);
+    return lapic_timer_mode(l) == LAPIC_ONE_SHOT && !(lvt & LAPIC_LVT_MASKED) &&
+           !(irr >> vector % 32 & 1);
+}
+
 void lapic_timer_take_over(struct lapic *l, uint32_t left, uint64_t tsc_deadline)
 {
     uint32_t initial = lapic_reg(l, LAPIC_TIMER_INITIAL);
@@ -151,6 +171,9 @@ void lapic_timer_take_over(struct lapic *l, uint32_t left, uint64_t tsc_deadline
     } else if (lapic_timer_mode(l) < LAPIC_TSC_DEADLINE && left != 0 && left <= initial) {
         l->timer_start = now - ((uint64_t)(initial - left) << timer_shift(l));
         l->timer_deadline = now + ((uint64_t)left << timer_shift(l));
+    } else if (left == 0 && initial != 0 && may_be_due(l)) {
+        l->timer_start = now - timer_period(l);
+        l->timer_deadline = now;
     }
     lock_release(&l->timer_lock);
 }

@@ -115,9 +115,84 @@ static void test_nothing_armed(void)
     CHECK_EQ(lapic_highest_irr(cpus[1].lapic), -1);
 }
 
+/* A loaded state arms the timer, who takes the APIC over holds it. */
+static void test_held(void)
+{
+    setup();
+    wr(1, LAPIC_SVR, 0x1FF);
+    wr(1, LAPIC_TIMER_DIVIDE, 0xB);
+    wr(1, LAPIC_LVT_TIMER, 0x40);
+    wr(1, LAPIC_TIMER_INITIAL, MS);
+    lapic_hold_timer(&cpus[1]);
+    fake_seam_advance(300 * US);
+    struct image i = take(1);
+    CHECK_EQ(word_at(&i, LAPIC_TIMER_CURRENT), 700 * US);
+    fake_seam_advance(2 * MS);
+    vm_timers_run(&vm);
+    CHECK_EQ(lapic_highest_irr(cpus[1].lapic), -1);
+}
+
+/* One-shot, run out: is handed over as a timer that nobody started, once its interrupt was posted;
+ * before, as one that is about to. */
+static void test_run_out(void)
+{
+    for (int held = 0; held < 2; held++) {
+        setup();
+        wr(1, LAPIC_SVR, 0x1FF);
+        wr(1, LAPIC_TIMER_DIVIDE, 0xB);
+        wr(1, LAPIC_LVT_TIMER, 0x40);
+        wr(1, LAPIC_TIMER_INITIAL, MS);
+        if (held)
+            lapic_hold_timer(&cpus[1]);
+        fake_seam_advance(MS);
+        vm_timers_run(&vm);
+        CHECK_EQ(lapic_highest_irr(cpus[1].lapic), held ? -1 : 0x40);
+        struct image i = take(1);
+        CHECK_EQ(word_at(&i, LAPIC_TIMER_INITIAL), held ? MS : 0);
+        CHECK_EQ(word_at(&i, LAPIC_TIMER_CURRENT), held ? 1 : 0);
+    }
+}
+
+/* The interrupts that come of a page with such a timer once x86/lapic.c has it again. */
+static void check_due(uint32_t lvt, bool requested, bool due)
+{
+    setup();
+    wr(1, LAPIC_SVR, 0x1FF);
+    wr(1, LAPIC_TIMER_DIVIDE, 0xB);
+    wr(1, LAPIC_LVT_TIMER, lvt);
+    struct image i = take(1);
+    uint32_t initial = MS, irr = requested;
+    memcpy(i.page + LAPIC_TIMER_INITIAL, &initial, sizeof(initial));
+    memcpy(i.page + LAPIC_IRR + 2 * 16, &irr, sizeof(irr)); /* vector 40H */
+    lapic_set_page(&cpus[1], i.page, i.base, i.deadline);
+    CHECK_EQ(cpus[1].lapic->timer_deadline, due ? vm_clock_ns(&vm) : VM_TIMER_NEVER);
+    CHECK_EQ(check_saved(1), OK);
+}
+
+static void test_due(void)
+{
+    check_due(0x40, false, true);
+    check_due(0x40, true, false);
+    check_due(0x40 | LAPIC_LVT_MASKED, false, false);
+}
+
+static void test_logical_id(void)
+{
+    setup();
+    wr(1, LAPIC_LDR, 0x5A000000);
+    struct image i = take(1);
+    lapic_reset(&cpus[1], false);
+    lapic_set_page(&cpus[1], i.page, i.base, i.deadline);
+    CHECK_EQ(lapic_reg(cpus[1].lapic, LAPIC_LDR), 0x5A000000);
+}
+
 int main(void)
 {
     UNIT_RUN(test_there_and_back);
+    UNIT_RUN(test_held);
+    UNIT_RUN(test_run_out);
+    UNIT_RUN(test_due);
+    UNIT_RUN(test_logical_id);
     UNIT_RUN(test_count);
     UNIT_RUN(test_nothing_armed);
     return unit_done();
