@@ -68,6 +68,14 @@ struct engine {
     /* The memory slots changed (NULL: the engine looks at vm->mem by itself). */
     int (*vm_memory_changed)(struct vm *vm);
 
+    /* For engines with clocks that go by themselves (NULL: all of the guest's time comes from the VM
+     * clock, core/clock.h). vm_clock_started: the VM clock was just started, with the vCPUs as they
+     * were handed over; sets TSCs and kvm-clock to it, all of them together. OK, or an error: no
+     * vCPU may run then. vm_clock_lead: the VM clock is about to be stopped; by how many ns the
+     * guest may have seen a later time than the VM clock's. Both with all vCPUs at rest. */
+    int (*vm_clock_started)(struct vm *vm);
+    uint64_t (*vm_clock_lead)(struct vm *vm);
+
     /* Which pages of RAM the guest has written (NULL: the engine cannot tell yet). on or off for
      * all slots; fetch ORs one bit per page of a slot into bitmap (ceil(pages / 64) words) and
      * starts anew. Pages that devices write are theirs to note. */
@@ -95,6 +103,16 @@ struct engine {
 static inline int engine_vm_memory_changed(const struct engine *g, struct vm *vm)
 {
     return g->vm_memory_changed ? g->vm_memory_changed(vm) : OK;
+}
+
+static inline int engine_vm_clock_started(const struct engine *g, struct vm *vm)
+{
+    return g->vm_clock_started ? g->vm_clock_started(vm) : OK;
+}
+
+static inline uint64_t engine_vm_clock_lead(const struct engine *g, struct vm *vm)
+{
+    return g->vm_clock_lead ? g->vm_clock_lead(vm) : 0;
 }
 
 static inline void engine_vcpu_kick(const struct engine *g, struct x86_cpu *cpu)

@@ -126,6 +126,9 @@ static const struct row rows[] = {
     KVM_STATE(KVM_GET_MP_STATE, "does it run, halt, wait?"),
     KVM_STATE(KVM_SET_MP_STATE, "the same"),
     KVM_STATE(KVM_SET_CLOCK, "the VM's clock"),
+    KVM_STATE(KVM_GET_CLOCK, "the same"),
+    KVM_STATE(KVM_GET_DEVICE_ATTR, "the TSC's offset"),
+    KVM_STATE(KVM_SET_DEVICE_ATTR, "the same"),
     KVM_STATE(KVM_KVMCLOCK_CTRL, "time stood still"),
 #undef KVM_STATE
     {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},

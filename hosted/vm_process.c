@@ -290,7 +290,7 @@ static bool run_until_stopped(struct home *h)
     uint64_t deadline = UINT64_MAX;
     int signal_seen = 0;
 
-    vm_clock_start(&h->vm);
+    pc_start_clock(&h->vm);
     vcpu_threads_go(&h->threads);
     while (!vcpu_threads_are_out(&h->threads)) {
         wait_and_handle(h, deadline);
@@ -303,7 +303,7 @@ static bool run_until_stopped(struct home *h)
         if (seam_time_ns() >= deadline)
             return false;
     }
-    vm_clock_stop(&h->vm);
+    pc_stop_clock(&h->vm);
     return true;
 }
 

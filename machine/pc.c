@@ -287,6 +287,23 @@ int pc_hand_over_vcpus(struct vm *vm)
     return OK;
 }
 
+void pc_start_clock(struct vm *vm)
+{
+    vm_clock_start(vm);
+    int err = engine_vm_clock_started(pc_of(vm)->engine, vm);
+    if (err != OK)
+        vm_stop(vm, VM_STOP_ENGINE, 0, "the engine cannot set the guest's clocks: %s",
+                err_name(err));
+}
+
+/* What the guest has seen is never in the future of the clock that it goes on with. */
+void pc_stop_clock(struct vm *vm)
+{
+    uint64_t lead = engine_vm_clock_lead(pc_of(vm)->engine, vm);
+    vm_clock_stop(vm);
+    vm_clock_set(vm, vm_clock_ns(vm) + lead);
+}
+
 int pc_boot(struct vm *vm, const struct boot_files *files, char *message)
 {
     struct pc *pc = pc_of(vm);

@@ -55,6 +55,11 @@ size_t pc_console_input(struct vm *vm, const uint8_t *bytes, size_t size);
 int pc_fetch_vcpus(struct vm *vm);
 int must_check pc_hand_over_vcpus(struct vm *vm);
 
+/* Starts and stops the VM clock and with it all clocks that the engine keeps. No vCPU runs, or the VM
+ * is at rest; vCPUs' state that is new has been handed over. If the engine cannot, the VM stops. */
+void pc_start_clock(struct vm *vm);
+void pc_stop_clock(struct vm *vm);
+
 /* The operator presses the power button (ACPI). Any thread. */
 void pc_power_button(struct vm *vm);
 

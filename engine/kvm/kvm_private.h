@@ -40,6 +40,8 @@ struct kvm_vm {
     bool has_tsc_offset; /* KVM_VCPU_TSC_OFFSET: Linux 5.16 */
     bool has_sregs2;     /* Linux 5.14 */
     uint32_t host_tsc_khz;
+    bool clock_set;    /* the VM clock was started with this VM */
+    uint64_t tsc_base; /* KVM's TSC offset of a vCPU whose tsc_offset is 0 */
     int first_vcpu; /* vCPU 0, made early to ask for the TSC's rate; -1: handed out */
 
     /* First level-triggered messages, of whose EOI KVM is to tell us, then those that eventfds send;
@@ -58,6 +60,7 @@ struct kvm_vcpu {
     bool unfinished;      /* an access that was handled is completed by the next KVM_RUN */
     bool started;         /* the thread's signal mask is right */
     uint32_t changed;     /* groups of which struct x86_cpu has the newer state */
+    uint64_t tsc_skew;    /* tsc_offset less TSC_ADJUST, as KVM has it */
     uint64_t entries, signals;
 };
 
@@ -95,6 +98,13 @@ extern const struct engine_event_ops kvm_event_ops;
 int kvm_dirty_track(struct vm *vm, bool on);
 int kvm_dirty_fetch(struct vm *vm, uint32_t slot, uint64_t *bitmap);
 
+/* --- clock.c --- */
+/* engine.vm_clock_started, vm_clock_lead */
+int kvm_clock_started(struct vm *vm);
+uint64_t kvm_clock_lead(struct vm *vm);
+/* Gives the vCPU the TSC that its tsc_offset calls for. */
+int kvm_set_tsc(const struct x86_cpu *cpu);
+
 /* --- msr_filter.c --- */
 int kvm_set_msr_filter(const struct vm *vm, bool spec_ctrl);
 
@@ -117,6 +127,12 @@ int kvm_vcpu_set_state(struct x86_cpu *cpu, uint32_t groups);
 void kvm_take_saved_requests(struct x86_cpu *cpu);
 /* Hands over what kvm_vcpu_set_state has noted. Own thread, or the VM at rest. OK or an error. */
 int kvm_flush_state(struct x86_cpu *cpu);
+
+/* --- state_event.c --- */
+/* Before all other state: KVM takes INIT and SIPI here. */
+int kvm_get_run_state(struct x86_cpu *cpu);
+int kvm_get_events(struct x86_cpu *cpu);
+int kvm_set_events(const struct x86_cpu *cpu);
 
 /* --- state_msr.c, state_clock.c --- */
 /* Of a vCPU, or (features) of /dev/kvm. */
