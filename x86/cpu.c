@@ -140,7 +140,6 @@ static void reset_fpu(struct x86_cpu *cpu)
     cpu->fpu.ftw = 0xFF; /* full tag word 5555H: all valid, holding zeros */
     cpu->fpu.mxcsr = X86_MXCSR_RESET;
     cpu->fpu.mxcsr_mask = 0xFFFF;
-    cpu->fpu.xstate_bv = X86_XCR0_X87; /* FCW is not as INIT of XRSTOR has it */
     cpu->xcr0 = X86_XCR0_X87;
 }
 

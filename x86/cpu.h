@@ -132,7 +132,8 @@ struct x86_fpu {
     uint8_t st[8][16];
     uint8_t xmm[16][16];
     uint8_t reserved1[96];
-    /* XSAVE header */
+    /* XSAVE header: not state, here every component is always in use. An engine that hands the image
+     * to XRSTOR says so in its copy. */
     uint64_t xstate_bv, xcomp_bv;
     uint8_t reserved2[48];
     /* AVX state */

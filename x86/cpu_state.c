@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The processor's saved state: section "cpu", one instance per vCPU, version 2
- * (1 had no event in flight). The local APIC has
- * a section of its own, the VM clock another; the TSC is saved as its offset against that clock.
+ * The processor's saved state: section "cpu", one instance per vCPU, version 3 (1 had no event in
+ * flight, 2 an XSTATE_BV that nothing kept up). The local APIC has a section of its own, the VM
+ * clock another; the TSC is saved as its offset against that clock.
  *
  * The fields are a table of member, width and count, which save, check and load all walk: the order
  * of the table is the format. What is derived (mode, CPL, TLB, native fragments) is not saved;
@@ -120,7 +120,6 @@ static const struct field fields[] = {
     INTEGER(fpu.mxcsr),
     INTEGERS(fpu.st, 1),
     INTEGERS(fpu.xmm, 1),
-    INTEGER(fpu.xstate_bv),
     INTEGERS(fpu.ymm_high, 1),
 };
 
@@ -285,12 +284,11 @@ static bool fpu_is_reachable(const struct x86_cpu *c)
         return false;
     if (c->xcr0 & X86_XCR0_AVX && !(c->xcr0 & X86_XCR0_SSE))
         return false;
-    return !(c->fpu.mxcsr & ~0xFFFFu) && !(c->fpu.xstate_bv & ~(mask | X86_XCR0_SSE)) &&
-           !(c->fpu.fop & ~0x7FF);
+    return !(c->fpu.mxcsr & ~0xFFFFu) && !(c->fpu.fop & ~0x7FF);
 }
 
 /* Would WRMSR take the value that RDMSR gives? The scratch processor belongs to no guest, and none
- * of these has an effect beyond it. */
+ * of these has an effect beyond it. What the level does not have is as after reset. */
 static bool msrs_are_reachable(struct x86_cpu *scratch)
 {
     /* table: first and last */
@@ -311,11 +309,13 @@ static bool msrs_are_reachable(struct x86_cpu *scratch)
     for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
         for (uint32_t index = ranges[i][0]; index <= ranges[i][1]; index++) {
             uint64_t value;
-            if (x86_msr_read(scratch, index, &value) != X86_OK ||
+            if (x86_msr_read(scratch, index, &value) == X86_OK &&
                 x86_msr_write(scratch, index, value) != X86_OK)
                 return false;
         }
     }
+    if (!scratch->level->spec_ctrl && scratch->msr.spec_ctrl != 0)
+        return false;
     return !(scratch->msr.kvm_steal_time & 0x3E);
 }
 
@@ -370,7 +370,7 @@ static int load(void *object, struct state_reader *r)
 
 const struct state_ops x86_cpu_state_ops = {
     .name = "cpu",
-    .version = 2,
+    .version = 3,
     .save = save,
     .check = check,
     .load = load,

@@ -168,6 +168,18 @@ static void update_steal_time(struct x86_cpu *cpu)
     end_update(page + STEAL_VERSION);
 }
 
+void x86_kvm_fetch_steal(struct x86_cpu *cpu)
+{
+    uint64_t msr = cpu->msr.kvm_steal_time, ns;
+    if (!(msr & PAGE_ENABLED))
+        return;
+    const uint8_t *page = find_page(cpu, msr & ~(uint64_t)PAGE_ENABLED, STEAL_SIZE);
+    if (!page)
+        return;
+    memcpy(&ns, page + STEAL_TIME, sizeof(ns));
+    atomic_store(&cpu->steal_ns, ns);
+}
+
 void x86_kvm_refresh(struct x86_cpu *cpu)
 {
     update_clock(cpu);

@@ -23,6 +23,8 @@ uint64_t x86_tsc_to_clock(const struct x86_cpu *cpu, uint64_t tsc);
 int x86_kvm_msr_write(struct x86_cpu *cpu, uint32_t index, uint64_t value); /* as x86_msr_write */
 /* Called now and then and after rest: refreshes the guest's clock page and steal time. */
 void x86_kvm_refresh(struct x86_cpu *cpu);
+/* Somebody else (KVM) adds to the steal time in the guest's page: takes it from there. At rest. */
+void x86_kvm_fetch_steal(struct x86_cpu *cpu);
 /* The vCPU is about to take an interrupt: as above, if it has been long enough. Cheap. The guest's
  * own tick looks at its steal time, so one that never leaves guest code sees it grow too. */
 void x86_kvm_tick(struct x86_cpu *cpu);

@@ -7,7 +7,8 @@
  *
  * In the list is what KVM has to know to run a guest (EFER, SYSCALL and SYSENTER, bases, PAT, the
  * TSC and what belongs to the local APIC), its own paravirtual MSRs, and memory types, which
- * guests write by the dozen while they boot. x2APIC MSRs KVM lets no filter touch.
+ * guests write by the dozen while they boot. x2APIC MSRs KVM lets no filter touch. Not so the wall
+ * clock's: KVM would write the host's into the guest's memory, also whenever a state is set.
  *
  * IA32_SPEC_CTRL and IA32_PRED_CMD are KVM's if the level, as adapted to this host, has them.
  */
@@ -34,7 +35,7 @@ static const uint32_t kept[][2] = {
     {MSR_PAT, MSR_PAT},
     {MSR_MTRR_DEF_TYPE, MSR_MTRR_DEF_TYPE},
     {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE},
-    {MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW},
+    {MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_SYSTEM_TIME_NEW},
     {MSR_KVM_STEAL_TIME, MSR_KVM_STEAL_TIME},
     {MSR_EFER, MSR_SFMASK},
     {MSR_FS_BASE, MSR_TSC_AUX},

@@ -9,10 +9,8 @@
  * State that KVM takes only in one piece (segments, control registers and APIC_BASE) is moved in
  * one piece.
  *
- * An event in flight. An exit can come while an exception or interrupt is being delivered (its
- * stack lay on a page that KVM had to fetch): it has left the APIC or its instruction and has not
- * reached the guest. It is part of the state (struct x86_in_flight), and the next engine delivers
- * it. Software interrupts are not: RIP still points at their instruction, which will do it again.
+ * Getting begins with the run state: KVM takes a pending INIT or SIPI when it is asked for that,
+ * and then other registers are not what they were. Events are in state_event.c.
  */
 #include <string.h>
 
@@ -162,6 +160,9 @@ static int set_system(const struct x86_cpu *cpu)
     int result;
 
     EACH_SEGMENT(cpu, &s, TO)
+    /* KVM takes CPL from SS under AMD-V, and wants no L where there is no long mode. */
+    s.ss.dpl = cpu->cpl;
+    s.cs.l = s.cs.l && cpu->efer & X86_EFER_LMA;
     if (kvm->has_sregs2) {
         if (has_pae_paging(cpu)) {
             s.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
@@ -182,6 +183,23 @@ static int set_system(const struct x86_cpu *cpu)
 /* --- vectors and x87, debug registers -----------------------------------------------------------
  */
 
+/* XSAVE leaves out a component in its initial configuration; then the area has anything there
+ * (SDM 1, 13.6). */
+static void fill_in(struct x86_fpu *f)
+{
+    if (!(f->xstate_bv & X86_XCR0_X87)) {
+        memset(f, 0, offsetof(struct x86_fpu, mxcsr));
+        memset(f->st, 0, sizeof(f->st));
+        f->fcw = X86_FCW_RESET;
+    }
+    if (!(f->xstate_bv & X86_XCR0_SSE))
+        memset(f->xmm, 0, sizeof(f->xmm));
+    if (!(f->xstate_bv & (X86_XCR0_SSE | X86_XCR0_AVX)))
+        f->mxcsr = X86_MXCSR_RESET;
+    if (!(f->xstate_bv & X86_XCR0_AVX))
+        memset(f->ymm_high, 0, sizeof(f->ymm_high));
+}
+
 static int get_fpu(struct x86_cpu *cpu)
 {
     struct kvm_xsave area;
@@ -190,16 +208,19 @@ static int get_fpu(struct x86_cpu *cpu)
     if (result < 0)
         return kvm_err(result);
     memcpy(&cpu->fpu, area.region, sizeof(cpu->fpu));
+    fill_in(&cpu->fpu);
     return OK;
 }
 
 static int set_fpu(const struct x86_cpu *cpu)
 {
     struct kvm_xsave area;
+    struct x86_fpu all = cpu->fpu;
     int result;
 
+    all.xstate_bv = cpu->level->xcr0_mask;
     memset(&area, 0, sizeof(area));
-    memcpy(area.region, &cpu->fpu, sizeof(cpu->fpu));
+    memcpy(area.region, &all, sizeof(all));
     result = kvm_ioctl(kvm_vcpu_of(cpu)->fd, KVM_SET_XSAVE, &area);
     return result < 0 ? kvm_err(result) : OK;
 }
@@ -227,153 +248,6 @@ static int set_debug(const struct x86_cpu *cpu)
     return result < 0 ? kvm_err(result) : OK;
 }
 
-/* --- events ------------------------------------------------------------------------------------
- */
-
-static struct x86_in_flight exception_from(const struct kvm_vcpu_events *v)
-{
-    return (struct x86_in_flight){
-        .kind = v->exception.injected ? X86_FLIGHT_EXCEPTION : X86_FLIGHT_FAULT,
-        .vector = v->exception.nr,
-        .has_error = v->exception.has_error_code != 0,
-        .error = v->exception.error_code,
-        .payload = v->exception_has_payload ? v->exception_payload : 0,
-        .has_payload = v->exception_has_payload != 0,
-    };
-}
-
-/* #BP and #OF come of instructions that RIP still points at. */
-static bool is_software(uint8_t vector)
-{
-    return vector == X86_BP || vector == X86_OF;
-}
-
-static void events_from(struct x86_cpu *cpu, const struct kvm_vcpu_events *v)
-{
-    bool exception = v->exception.injected || v->exception.pending;
-
-    cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_NONE};
-    if (exception && !is_software(v->exception.nr))
-        cpu->event = exception_from(v);
-    else if (v->nmi.injected)
-        cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_NMI, .vector = X86_NMI};
-    else if (v->interrupt.injected && !v->interrupt.soft)
-        cpu->event =
-            (struct x86_in_flight){.kind = X86_FLIGHT_INTERRUPT, .vector = v->interrupt.nr};
-    cpu->shadow =
-        (uint8_t)((v->interrupt.shadow & KVM_X86_SHADOW_INT_STI ? X86_SHADOW_STI : 0) |
-                  (v->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? X86_SHADOW_MOV_SS : 0));
-    cpu->nmi_masked = v->nmi.masked != 0;
-    cpu->nmi_pending = v->nmi.pending != 0;
-}
-
-/* Not the SIPI's vector: the boot processor may have sent one already when this thread hands over
- * its first state, and KVM keeps it with the vector; none is pending in a state that is set. */
-static struct kvm_vcpu_events events_to(const struct x86_cpu *cpu)
-{
-    const struct x86_in_flight *in = &cpu->event;
-    struct kvm_vcpu_events v = {
-        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
-                 KVM_VCPUEVENT_VALID_PAYLOAD,
-        .nmi = {.masked = cpu->nmi_masked, .pending = cpu->nmi_pending},
-        .interrupt = {.shadow =
-                          (uint8_t)((cpu->shadow & X86_SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0) |
-                                    (cpu->shadow & X86_SHADOW_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS
-                                                                     : 0))},
-    };
-
-    switch ((enum x86_flight)in->kind) {
-    case X86_FLIGHT_NONE:
-        break;
-    case X86_FLIGHT_FAULT:
-    case X86_FLIGHT_EXCEPTION:
-        v.exception.injected = in->kind == X86_FLIGHT_EXCEPTION;
-        v.exception.pending = in->kind == X86_FLIGHT_FAULT;
-        v.exception.nr = in->vector;
-        v.exception.has_error_code = in->has_error;
-        v.exception.error_code = in->error;
-        v.exception_has_payload = in->has_payload;
-        v.exception_payload = in->payload;
-        break;
-    case X86_FLIGHT_NMI:
-        v.nmi.injected = 1;
-        break;
-    case X86_FLIGHT_INTERRUPT:
-        v.interrupt.injected = 1;
-        v.interrupt.nr = in->vector;
-        break;
-    }
-    return v;
-}
-
-static int get_events(struct x86_cpu *cpu)
-{
-    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
-    struct kvm_vcpu_events v = {0};
-    struct kvm_mp_state mp;
-    int result = kvm_ioctl(k->fd, KVM_GET_VCPU_EVENTS, &v);
-
-    if (result >= 0)
-        result = kvm_ioctl(k->fd, KVM_GET_MP_STATE, &mp);
-    if (result < 0)
-        return kvm_err(result);
-    events_from(cpu, &v);
-    switch (mp.mp_state) {
-    case KVM_MP_STATE_HALTED:
-    case KVM_MP_STATE_AP_RESET_HOLD:
-        cpu->activity = X86_HALTED;
-        break;
-    case KVM_MP_STATE_SIPI_RECEIVED:
-        atomic_store(&cpu->vcpu.sipi_vector, v.sipi_vector);
-        vcpu_request(&cpu->vcpu, VCPU_REQ_SIPI);
-        cpu->activity = X86_WAIT_SIPI;
-        break;
-    case KVM_MP_STATE_UNINITIALIZED:
-    case KVM_MP_STATE_INIT_RECEIVED:
-        cpu->activity = X86_WAIT_SIPI;
-        break;
-    default:
-        cpu->activity = X86_RUNNING;
-    }
-    return OK;
-}
-
-/* A SIPI that came before its INIT was taken belongs after it (x86/interrupt.c says why). */
-void kvm_take_saved_requests(struct x86_cpu *cpu)
-{
-    uint32_t requests =
-        vcpu_take_requests(&cpu->vcpu, VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK);
-
-    (void)kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
-    if (requests & VCPU_REQ_INIT)
-        x86_cpu_init(cpu);
-    if (requests & VCPU_REQ_SIPI)
-        x86_cpu_sipi(cpu, (uint8_t)atomic_load(&cpu->vcpu.sipi_vector));
-    if (requests & VCPU_REQ_PV_KICK && cpu->activity == X86_HALTED)
-        cpu->activity = X86_RUNNING;
-    (void)kvm_vcpu_set_state(cpu, ENGINE_STATE_ALL);
-}
-
-/* Events go through the shared page as general registers do, and are taken after them: taking
- * registers forgets a pending exception. */
-static int set_events(const struct x86_cpu *cpu)
-{
-    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
-    struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
-    int result;
-
-    if (cpu->activity == X86_HALTED)
-        mp.mp_state = KVM_MP_STATE_HALTED;
-    else if (cpu->activity == X86_WAIT_SIPI)
-        mp.mp_state = KVM_MP_STATE_INIT_RECEIVED;
-    result = kvm_ioctl(k->fd, KVM_SET_MP_STATE, &mp);
-    if (result < 0)
-        return kvm_err(result);
-    k->run->s.regs.events = events_to(cpu);
-    k->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
-    return OK;
-}
-
 /* --- all of it ---------------------------------------------------------------------------------
  */
 
@@ -387,6 +261,8 @@ int kvm_vcpu_get_state(struct x86_cpu *cpu, uint32_t groups)
     int err = OK;
 
     groups &= ~k->changed; /* what was not handed over yet is newer here */
+    if (groups & ENGINE_STATE_EVENTS)
+        err = kvm_get_run_state(cpu);
     if (!err && groups & ENGINE_STATE_GPR)
         err = get_registers(cpu);
     if (!err && groups & SYSTEM)
@@ -402,7 +278,7 @@ int kvm_vcpu_get_state(struct x86_cpu *cpu, uint32_t groups)
     if (!err && groups & ENGINE_STATE_APIC)
         err = kvm_get_apic(cpu, apic_base);
     if (!err && groups & ENGINE_STATE_EVENTS)
-        err = get_events(cpu);
+        err = kvm_get_events(cpu);
     if (groups & (SYSTEM | ENGINE_STATE_GPR))
         x86_update_mode(cpu);
     return err;
@@ -413,6 +289,8 @@ int kvm_vcpu_set_state(struct x86_cpu *cpu, uint32_t groups)
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
 
     k->changed |= groups;
+    if (groups & ENGINE_STATE_APIC)
+        lapic_hold_timer(cpu);
     if (k->changed & SYSTEM)
         k->changed |= SYSTEM;
     return OK;
@@ -438,7 +316,7 @@ int kvm_flush_state(struct x86_cpu *cpu)
     if (!err && groups & ENGINE_STATE_APIC)
         err = kvm_set_apic(cpu);
     if (!err && groups & ENGINE_STATE_EVENTS)
-        err = set_events(cpu);
+        err = kvm_set_events(cpu);
     if (!err && groups & ENGINE_STATE_DEBUG)
         err = set_debug(cpu);
     if (!err && groups & ENGINE_STATE_GPR)

@@ -8,6 +8,7 @@
 #include "engine/kvm/kvm_private.h"
 #include "isa/x86.h"
 #include "x86/level.h"
+#include "x86/msr.h"
 
 #define AT(member) offsetof(struct x86_cpu, member)
 
@@ -33,7 +34,6 @@ static const struct {
     {MSR_MTRR_FIX4K_C0000, 8, AT(msr.mtrr_fixed[3]), 1},
     {MSR_MTRR_PHYSBASE0, 8, AT(msr.mtrr_base[0]), 2},
     {MSR_MTRR_PHYSBASE0 + 1, 8, AT(msr.mtrr_mask[0]), 2},
-    {MSR_KVM_WALL_CLOCK_NEW, 1, AT(msr.kvm_wall_clock), 1},
     {MSR_KVM_SYSTEM_TIME_NEW, 1, AT(msr.kvm_system_time), 1},
     {MSR_KVM_STEAL_TIME, 1, AT(msr.kvm_steal_time), 1},
     {MSR_SPEC_CTRL, 1, AT(msr.spec_ctrl), 1}, /* last: not every level has it */
@@ -88,6 +88,8 @@ int kvm_get_msrs(struct x86_cpu *cpu)
         for (uint32_t n = 0; n < rows[i].count; n++)
             *place(cpu, i, n) = l.head.entries[at++].data;
     }
+    if (!err)
+        x86_kvm_fetch_steal(cpu);
     return err;
 }
 

@@ -142,7 +142,6 @@ BAD(xcr0_zero, c->xcr0 = 0)
 BAD(xcr0_avx_alone, c->xcr0 = 5)
 BAD(xcr0_level, c->xcr0 = 0xE7)
 BAD(mxcsr, c->fpu.mxcsr |= 0x10000)
-BAD(xstate_bv, c->fpu.xstate_bv = 8)
 BAD(fop, c->fpu.fop = 0x800)
 BAD(pat, c->msr.pat = 2)
 BAD(mtrr, c->msr.mtrr_fixed[3] = 0xFF)
@@ -198,7 +197,6 @@ static const struct {
     ROW(xcr0_avx_alone),
     ROW(xcr0_level),
     ROW(mxcsr),
-    ROW(xstate_bv),
     ROW(fop),
     ROW(pat),
     ROW(mtrr),
@@ -233,6 +231,19 @@ static void test_unreachable(void)
     CHECK_EQ(check(state, save(again)), ERR_UNSUPPORTED);
     fake_seam_fail_allocation(1);
     CHECK_EQ(check(again, save(again)), ERR_NO_MEMORY);
+    cpu_env_destroy(&e);
+}
+
+/* A level whose host has no IA32_SPEC_CTRL: its state is one without. */
+static void test_without_spec_ctrl(void)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    struct x86_level level = *e.cpu->level;
+    level.spec_ctrl = false;
+    e.cpu->level = &level;
+    CHECK_EQ(check(state, save(state)), OK);
+    e.cpu->msr.spec_ctrl = 1;
+    CHECK_EQ(check(state, save(state)), ERR_CORRUPT);
     cpu_env_destroy(&e);
 }
 
@@ -365,6 +376,7 @@ int main(void)
     UNIT_RUN(test_modes);
     UNIT_RUN(test_truncated);
     UNIT_RUN(test_unreachable);
+    UNIT_RUN(test_without_spec_ctrl);
     UNIT_RUN(test_damaged);
     UNIT_RUN(test_reset);
     UNIT_RUN(test_sipi);

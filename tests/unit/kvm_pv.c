@@ -57,6 +57,23 @@ static void test_clock(void)
     cpu_env_destroy(&e);
 }
 
+/* KVM adds to what is in the guest's page. */
+static void test_steal_is_fetched(void)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    atomic_store(&e.cpu->steal_ns, 5);
+    x86_kvm_fetch_steal(e.cpu); /* the guest has no page */
+    CHECK_EQ(atomic_load(&e.cpu->steal_ns), 5);
+    CHECK_EQ(x86_msr_write(e.cpu, MSR_KVM_STEAL_TIME, STEAL | 1), X86_OK);
+    store_u64(e.ram + STEAL, UINT64_C(123456789012));
+    x86_kvm_fetch_steal(e.cpu);
+    CHECK_EQ(atomic_load(&e.cpu->steal_ns), UINT64_C(123456789012));
+    CHECK_EQ(x86_msr_write(e.cpu, MSR_KVM_STEAL_TIME, ~UINT64_C(0x3F) | 1), X86_OK);
+    x86_kvm_fetch_steal(e.cpu); /* not in RAM */
+    CHECK_EQ(atomic_load(&e.cpu->steal_ns), UINT64_C(123456789012));
+    cpu_env_destroy(&e);
+}
+
 static void test_off(void)
 {
     cpu_env_create(&e, CPU_ENV_LONG);
@@ -203,6 +220,7 @@ static void test_kick_and_halt(void)
 int main(void)
 {
     UNIT_RUN(test_clock);
+    UNIT_RUN(test_steal_is_fetched);
     UNIT_RUN(test_off);
     UNIT_RUN(test_wall_clock);
     UNIT_RUN(test_steal_time);
