@@ -218,6 +218,29 @@ $(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(
 hosted-unit: $(HOSTED_UNIT_BINS)
 	@tools/run-programs.sh $(HOSTED_UNIT_BINS)
 
+# --- tests of the kvm engine's insides: tests/kvm/NAME.c -> build/kvm-test/NAME --------------------
+# The production objects: they are run in the rig, where nothing is to spare. KVM_TEST_PROGRAMS have a
+# main function, the other files of tests/kvm are what they share.
+
+KVM_TEST_PROGRAMS := state
+KVM_TEST_BINS := $(KVM_TEST_PROGRAMS:%=$(O)/kvm-test/%)
+KVM_TEST_SHARED := $(patsubst %.c,$(O)/kvm-test/%.o,$(filter-out \
+    $(KVM_TEST_PROGRAMS:%=tests/kvm/%.c),$(wildcard tests/kvm/*.c)) tests/lib/unit.c)
+KVM_TEST_OBJS := $(KVM_TEST_SHARED) $(call free_objs,hosted) \
+    $(filter-out $(O)/hosted/hosted/main.o,$(HOSTED_OBJS))
+
+$(O)/kvm-test/%.o: %.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) -O2 -g -fPIE -D_GNU_SOURCE -c -o $@ $<
+$(KVM_TEST_BINS): $(O)/kvm-test/%: $(O)/kvm-test/tests/kvm/%.o $(KVM_TEST_OBJS)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -pie -o $@ $^ -lpthread
+
+## kvm-test       programs that test the kvm engine from inside; tests/kvm/job runs them, in the rig
+.PHONY: kvm-test
+kvm-test: $(KVM_TEST_BINS)
+
 # --- the README's commands ----------------------------------------------------------------------
 
 .PHONY: run test test-nightly test-kvm bench setup-run setup-test setup-kvm setup-bench test-programs
@@ -270,7 +293,7 @@ bench: setup-bench
 	@python3 tools/bench.py $(O)
 
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(O)/differential/differential fuzz $(O)/asan/lodge \
-    guests own-guests
+    guests own-guests kvm-test
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:

@@ -32,6 +32,10 @@ cp -a "$top/tests/kvm/job" "$job/"
 cp -a "$top/tests/kvm" "$top/tests/cli" "$top/tests/guests" "$job/tests/"
 cp -a "$top/guests/runs" "$top/guests/die" "$job/guests/"
 cp -a "$build/lodge" "$job/build/"
+mkdir "$job/build/kvm-test"
+for program in "$build"/kvm-test/*; do
+    [ -d "$program" ] || cp -a "$program" "$job/build/kvm-test/"
+done
 cp -a "$build/guests/bin" "$build/guests/cli.elf" "$guests/"
 cp -a "$build/guests/debian-6.1-cloud/vmlinuz" "$build/guests/debian-6.1-cloud/initrd" \
     "$guests/debian-6.1-cloud/"
