@@ -292,6 +292,12 @@ bench: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests
 	@python3 tools/bench.py $(O)
 
+## bench-kvm      exits, instructions and memory beside qemu-system-x86_64 -accel kvm, in the rig
+.PHONY: bench-kvm
+bench-kvm: setup-bench
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
+	@tools/bench-kvm.sh $(O)
+
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(O)/differential/differential fuzz $(O)/asan/lodge \
     guests own-guests kvm-test
 

@@ -176,27 +176,38 @@ void guest_nothing(void *p)
 
 extern uint32_t guest_boot_info;
 
-static uint64_t seed_of_command_line(void)
+static bool begins_with(const char *p, const char *start)
+{
+    while (*start && *p == *start)
+        p++, start++;
+    return !*start;
+}
+
+uint64_t guest_argument(const char *name)
 {
     const uint32_t *info = (const uint32_t *)(uintptr_t)guest_boot_info;
     /* PVH: cmdline_paddr at 24, if the magic is there; Multiboot: flag 2 and offset 16 */
     uint32_t at = info[0] == 0x336EC578 ? info[6] : info[0] & 4 ? info[4] : 0;
     for (const char *p = (const char *)(uintptr_t)at; at && *p; p++) {
-        if (p[0] != 's' || p[1] != 'e' || p[2] != 'e' || p[3] != 'd' || p[4] != '=')
+        if (!begins_with(p, name))
             continue;
         uint64_t v = 0;
-        for (p += 5; *p >= '0' && *p <= '9'; p++)
+        for (const char *n = name; *n; n++)
+            p++;
+        for (; *p >= '0' && *p <= '9'; p++)
             v = v * 10 + (uint64_t)(*p - '0');
-        return v ? v : 1;
+        return v;
     }
-    return 1;
+    return 0;
 }
 
 uint64_t guest_random(void) /* xorshift64* */
 {
     static uint64_t state;
     if (!state)
-        state = seed_of_command_line();
+        state = guest_argument("seed=");
+    if (!state)
+        state = 1;
     state ^= state >> 12;
     state ^= state << 25;
     state ^= state >> 27;

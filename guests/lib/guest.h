@@ -122,6 +122,8 @@ void guest_store8(void *p);
 void guest_call(void *p);
 void guest_nothing(void *p);
 
+/* The decimal number behind NAME on the command line, as in guest_argument("seed="); 0: none. */
+uint64_t guest_argument(const char *name);
 /* A bad but repeatable source of numbers; the seed is 1 or "seed=N" on the command line. */
 uint64_t guest_random(void);
 

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * What an exit costs, seen from inside: the time stamp counter's steps for one, for tools/bench-kvm.
+ * Where it counts instructions (QEMU's -icount), those are the host's instructions, kernel and VMM
+ * together, and the loop's two. The least of some rounds is free of the host's own interrupts.
+ *
+ * "mmio=N" on the command line is the address that is read; without, PCI configuration space where
+ * our machine has it. Runs under any VMM that starts PVH guests. Prints "exits: NAME STEPS".
+ */
+#include "guests/lib/guest.h"
+
+enum { EXITS = 100, ROUNDS = 8, SCRATCH = LODGE_PORT_SERIAL + 7 };
+
+static volatile uint32_t *mmio = (volatile uint32_t *)(uintptr_t)LODGE_MMIO_ECAM;
+
+static void do_nothing(void)
+{
+    __asm__ volatile("" : : : "memory");
+}
+
+static void do_cpuid(void)
+{
+    (void)cpuid(1, 0);
+}
+
+/* A register that nothing comes of: what is measured is the way there and back. */
+static void write_scratch(void)
+{
+    outb(SCRATCH, 0);
+}
+
+static void write_console(void)
+{
+    outb(LODGE_PORT_SERIAL, '.');
+}
+
+static void read_mmio(void)
+{
+    (void)*mmio;
+}
+
+static uint64_t steps_of(void (*action)(void))
+{
+    uint64_t best = UINT64_MAX;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t start = rdtsc();
+        for (int i = 0; i < EXITS; i++)
+            action();
+        uint64_t steps = rdtsc() - start;
+        best = steps < best ? steps : best;
+    }
+    return best / EXITS;
+}
+
+static void measure(const char *name, void (*action)(void))
+{
+    uint64_t steps = steps_of(action);
+    guest_print("\nexits: %s %lu\n", name, steps - steps_of(do_nothing));
+}
+
+int main(void)
+{
+    uint64_t address = guest_argument("mmio=");
+    if (address)
+        mmio = (volatile uint32_t *)(uintptr_t)address;
+    if (*mmio == UINT32_MAX)
+        guest_die("nothing answers at the address that is to be read");
+    measure("cpuid", do_cpuid);
+    measure("uart-register", write_scratch);
+    measure("uart-data", write_console);
+    measure("mmio-read", read_mmio);
+    return 0;
+}
