@@ -125,6 +125,7 @@ static void reset_common(struct x86_cpu *cpu)
     cpu->dr7 = X86_DR7_FIXED;
 
     cpu->shadow = 0;
+    cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_NONE};
     cpu->nmi_masked = cpu->nmi_pending = false;
     cpu->pv_kick = false;
     cpu->debug_pending = 0;
