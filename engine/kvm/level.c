@@ -18,7 +18,6 @@
  * the guest's memory: a write that faults where the guest keeps its code read-only, as Linux does.
  * So there it is not offered; guests then spin as on a processor of their own.
  */
-#include <cpuid.h>
 #include <stdlib.h>
 
 #include "core/err.h"
@@ -147,15 +146,13 @@ int kvm_check_level(int kvm_fd, const struct x86_level *level, char *why, size_t
 /* --- the mitigation profile --------------------------------------------------------------------
  */
 
-static bool host_is_intel(void)
+/* Leaf 0 of what KVM supports is the host's own. */
+static bool host_is_intel(const union cpuid_table *t)
 {
-    uint32_t eax, ebx = 0, ecx, edx;
-
-    __cpuid(0, eax, ebx, ecx, edx);
-    return ebx == 0x756E6547; /* Genu */
+    return supported(t, 0, 0, 1) == 0x756E6547; /* Genu */
 }
 
-static uint64_t host_capabilities(int kvm_fd)
+static uint64_t host_capabilities(int kvm_fd, bool intel)
 {
     const uint64_t only_intel = X86_ARCH_TAA_NO | X86_ARCH_SBDR_SSDP_NO | X86_ARCH_FBSDP_NO |
                                 X86_ARCH_PSDP_NO | X86_ARCH_BHI_NO | X86_ARCH_PBRSB_NO |
@@ -164,7 +161,7 @@ static uint64_t host_capabilities(int kvm_fd)
 
     if (kvm_read_msr(kvm_fd, MSR_ARCH_CAPABILITIES, &value) != OK)
         value = 0;
-    return host_is_intel() ? value : value | only_intel;
+    return intel ? value : value | only_intel;
 }
 
 static void clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg,
@@ -179,21 +176,23 @@ static void clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint
     }
 }
 
+/* Of a host about which KVM says nothing (no memory), nothing is claimed. */
 void kvm_adapt_profile(int kvm_fd, struct x86_level *level)
 {
     const uint32_t spec_ctrl = CPUID_7D_IBRS | CPUID_7D_STIBP;
     union cpuid_table *t = supported_table(kvm_fd);
     bool ibrs = t && (supported(t, 7, 0, 3) & spec_ctrl) == spec_ctrl;
     bool bhi = t && supported(t, 7, 2, 3) & CPUID_72D_BHI_CTRL;
+    bool intel = t && host_is_intel(t);
 
+    level->arch_capabilities &= t ? host_capabilities(kvm_fd, intel) : 0;
     free(t);
-    level->arch_capabilities &= host_capabilities(kvm_fd);
     level->spec_ctrl = level->spec_ctrl && ibrs;
     if (!ibrs)
         clear(level, 7, 0, 3, spec_ctrl);
     if (!bhi)
         clear(level, 7, 2, 3, CPUID_72D_BHI_CTRL);
-    if (!host_is_intel())
+    if (!intel)
         clear(level, 0x40000001, 0, 0, CPUID_KVM_PV_UNHALT);
 }
 
