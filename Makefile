@@ -213,10 +213,21 @@ $(O)/test/hosted-bin/%: $(O)/test/tests/hosted/%.o $(O)/test/tests/lib/unit.o $(
 	$(Q)$(CC) $(SANITIZE) -o $@ $(O)/test/tests/hosted/$*.o $(O)/test/tests/lib/unit.o \
 	    -Wl,--start-group $(O)/test/hosted.a $(O)/test/free.a -Wl,--end-group -lpthread
 
-## hosted-unit    unit tests of the hosted home under ASan and UBSan
+# Those of the kvm engine, on a KVM that is not there (tests/lib/fake_kvm.h): tests/engine/NAME.c ->
+# build/test/engine-bin/NAME. They use the fake seam.
+ENGINE_UNIT_BINS := $(patsubst tests/engine/%.c,$(O)/test/engine-bin/%,$(sort $(wildcard tests/engine/*.c)))
+ENGINE_KVM_OBJS := $(patsubst %.c,$(O)/test/%.o,$(wildcard engine/kvm/*.c))
+
+$(O)/test/engine-bin/%: $(O)/test/tests/engine/%.o $(ENGINE_KVM_OBJS) $(O)/test/lib.a $(O)/test/free.a
+	@mkdir -p $(@D)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) $(SANITIZE) -Wl,--wrap=open,--wrap=ioctl -o $@ $(O)/test/tests/engine/$*.o \
+	    $(ENGINE_KVM_OBJS) -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a -Wl,--end-group -lpthread
+
+## hosted-unit    unit tests of the hosted home and the kvm engine under ASan and UBSan
 .PHONY: hosted-unit
-hosted-unit: $(HOSTED_UNIT_BINS)
-	@tools/run-programs.sh $(HOSTED_UNIT_BINS)
+hosted-unit: $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS)
+	@tools/run-programs.sh $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS)
 
 # --- tests of the kvm engine's insides: tests/kvm/NAME.c -> build/kvm-test/NAME --------------------
 # The production objects: they are run in the rig, where nothing is to spare. KVM_TEST_PROGRAMS have a
@@ -298,8 +309,8 @@ bench-kvm: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
 	@tools/bench-kvm.sh $(O)
 
-test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(O)/differential/differential fuzz $(O)/asan/lodge \
-    guests own-guests kvm-test
+test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) \
+    $(O)/differential/differential fuzz $(O)/asan/lodge guests own-guests kvm-test
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:

@@ -57,6 +57,7 @@ struct exit {
         struct {
             const char *reason; /* static text */
             uint64_t detail;
+            bool no_memory; /* not the engine's fault: the host has none left */
         } failure;
     };
 };

@@ -40,6 +40,7 @@ enum vm_stop_reason {
     VM_STOP_TRIPLE_FAULT, /* shutdown of a processor: the guest died */
     VM_STOP_GUEST_ERROR,  /* the guest did what this machine cannot go on from */
     VM_STOP_ENGINE,       /* the engine failed */
+    VM_STOP_NO_MEMORY,    /* the host has no memory left for the guest's RAM */
     VM_STOP_USER,         /* the operator ended it */
 };
 

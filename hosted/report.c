@@ -56,6 +56,8 @@ static const struct {
         {"the engine cannot go on",
          "this may be a bug of Lodge: report it with the kernel used and the output of -v",
          STATUS_ENGINE},
+    [VM_STOP_NO_MEMORY] = {"the host has no memory left for guest RAM",
+                           "free some memory on the host, or use less -m", STATUS_HOST},
     [VM_STOP_USER] = {NULL, NULL, STATUS_OPERATOR},
 };
 

@@ -6,15 +6,22 @@
  *
  * A message (I/O APIC, MSI) goes by KVM_SIGNAL_MSI, from any thread, with any lock held: the kernel
  * posts it and kicks. Of a level-triggered one the I/O APIC must hear the end (EOI); KVM tells
- * about those vectors that its routing table has as level-triggered. So the table has an entry per
- * such message that was ever sent: a change of a redirection entry needs no call into the engine,
+ * about those vectors that its routing table has as level-triggered. So the table has an entry for
+ * each of the last such messages: a change of a redirection entry needs no call into the engine,
  * and what is left over from an old one costs an exit that nobody listens to. The table is looked
- * up before each such message, and changes about as often as guests write redirection entries.
+ * up before each such message, and changes about as often as guests write redirection entries. When
+ * it is full, the message that was not sent for longest makes room. A message whose EOI is still to
+ * come is among the latest of as many as the I/O APIC has inputs, unless a guest rewrites
+ * redirection entries by the dozen while it handles one; the table has twice as many entries for
+ * that.
  *
  * Messages that eventfds send (irqfd) have entries in the same table, after those. Writes that
  * become events (ioeventfd) need none.
  *
- * The 8259's interrupts go the other way: the vCPU's own thread fetches the vector (run.c).
+ * The 8259's interrupts go the other way: the vCPU's own thread fetches the vector (run.c). It goes
+ * in as an interrupt whose delivery has begun, the form in which state is moved, and not by
+ * KVM_INTERRUPT: what KVM takes by that lies where nobody can see or clear it until the next entry
+ * comes about, and a vCPU that rests before would lose it, or carry it into its life after a reset.
  */
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
@@ -63,20 +70,41 @@ static bool is_same(const struct kvm_route *a, const struct kvm_route *b)
     return a->used && a->address == b->address && a->data == b->data;
 }
 
-static void watch_eoi_of(struct kvm_vm *kvm, struct kvm_route route)
+/* The message's entry, else a free one, else the one whose message was sent longest ago. */
+static uint32_t find_level(const struct kvm_vm *kvm, const struct kvm_route *route)
 {
-    uint32_t at = 0;
+    uint32_t best = 0;
+
+    for (uint32_t at = 0; at < KVM_LEVEL_ROUTES && kvm->route[best].used; at++) {
+        if (is_same(&kvm->route[at], route))
+            return at;
+        if (!kvm->route[at].used || kvm->route[at].sent < kvm->route[best].sent)
+            best = at;
+    }
+    return best;
+}
+
+/* If KVM has no memory for the table (what else can go wrong), this EOI is not seen, and the next
+ * such message tries again. */
+static int watch_eoi_of(struct kvm_vm *kvm, struct kvm_route route)
+{
+    struct kvm_route *entry;
+    int result = 0;
 
     lock_take(&kvm->route_lock);
-    while (at < KVM_LEVEL_ROUTES && kvm->route[at].used && !is_same(&kvm->route[at], &route))
-        at++;
-    if (at == KVM_LEVEL_ROUTES) /* full: the oldest makes room */
-        at = kvm->route_next++ % KVM_LEVEL_ROUTES;
-    if (!is_same(&kvm->route[at], &route)) {
-        kvm->route[at] = route;
-        (void)set_routes(kvm); /* fails for want of memory only: then the EOI is not seen */
+    entry = &kvm->route[find_level(kvm, &route)];
+    if (!is_same(entry, &route)) {
+        struct kvm_route before = *entry;
+
+        *entry = route;
+        result = set_routes(kvm);
+        if (result < 0)
+            *entry = before;
     }
+    if (result >= 0)
+        entry->sent = ++kvm->level_sent;
     lock_release(&kvm->route_lock);
+    return result;
 }
 
 int kvm_send_message(struct vm *vm, const struct apic_message *m)
@@ -89,9 +117,51 @@ int kvm_send_message(struct vm *vm, const struct apic_message *m)
         .data = route.data,
     };
 
-    if (m->level)
-        watch_eoi_of(kvm, route);
+    if (m->level && watch_eoi_of(kvm, route) < 0)
+        vm_log(vm, SEAM_LOG_ERROR, "KVM has no memory to report the end of an interrupt");
     return kvm_ioctl(kvm->fd, KVM_SIGNAL_MSI, &msi) > 0 ? OK : ERR_NOT_FOUND;
+}
+
+/* Whether an interrupt may go in: KVM before 5.15 says so too when an exception is about to be
+ * delivered. Fills *v. */
+static bool has_room(const struct kvm_vcpu *k, struct kvm_vcpu_events *v)
+{
+    return kvm_ioctl(k->fd, KVM_GET_VCPU_EVENTS, v) >= 0 && !v->exception.injected &&
+           !v->exception.pending && !v->nmi.injected && !v->interrupt.injected;
+}
+
+/* An event that is being delivered does not end a halt by itself. */
+static bool end_halt(const struct kvm_vcpu *k)
+{
+    struct kvm_mp_state mp;
+
+    if (kvm_ioctl(k->fd, KVM_GET_MP_STATE, &mp) < 0)
+        return false;
+    if (mp.mp_state != KVM_MP_STATE_HALTED)
+        return mp.mp_state == KVM_MP_STATE_RUNNABLE;
+    mp.mp_state = KVM_MP_STATE_RUNNABLE;
+    return kvm_ioctl(k->fd, KVM_SET_MP_STATE, &mp) >= 0;
+}
+
+/* NMIs that are pending are left where they are. */
+void kvm_give_extint(const struct x86_cpu *cpu)
+{
+    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+    struct apic_bus *bus = cpu->vcpu.vm->apic_bus;
+    struct kvm_vcpu_events v = {0};
+    int vector;
+
+    if (!has_room(k, &v))
+        return;
+    vector = bus->ack_extint(bus->pic);
+    if (vector < 0 || !end_halt(k))
+        return;
+    v.interrupt.injected = 1;
+    v.interrupt.nr = (uint8_t)vector;
+    v.interrupt.soft = 0;
+    v.flags &= KVM_VCPUEVENT_VALID_PAYLOAD;
+    k->run->s.regs.events = v;
+    k->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
 }
 
 /* --- eventfds ----------------------------------------------------------------------------------

@@ -107,6 +107,26 @@ static void adapt_profile(struct x86_level *level)
     close(device);
 }
 
+static void vcpu_destroy(struct x86_cpu *cpu)
+{
+    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+
+    if (!k)
+        return;
+    munmap(k->run, kvm_vm_of(cpu->vcpu.vm)->run_size);
+    close(k->fd);
+    free(k);
+    cpu->engine = NULL;
+}
+
+/* Else KVM answers hypercalls that the level's leaves do not offer. */
+static void enforce_paravirtual_leaves(const struct kvm_vcpu *k)
+{
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
+
+    (void)kvm_ioctl(k->fd, KVM_ENABLE_CAP, &cap);
+}
+
 static int vcpu_create(struct x86_cpu *cpu)
 {
     struct kvm_vm *kvm = kvm_vm_of(cpu->vcpu.vm);
@@ -135,20 +155,13 @@ static int vcpu_create(struct x86_cpu *cpu)
     }
     k->run = run;
     cpu->engine = k;
+    enforce_paravirtual_leaves(k);
     err = cpu->vcpu.id == 0 ? kvm_set_msr_filter(cpu->vcpu.vm, cpu->level->spec_ctrl) : OK;
-    return err ? err : set_rate(cpu);
-}
-
-static void vcpu_destroy(struct x86_cpu *cpu)
-{
-    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
-
-    if (!k)
-        return;
-    munmap(k->run, kvm_vm_of(cpu->vcpu.vm)->run_size);
-    close(k->fd);
-    free(k);
-    cpu->engine = NULL;
+    if (!err)
+        err = set_rate(cpu);
+    if (err)
+        vcpu_destroy(cpu);
+    return err;
 }
 
 static void vcpu_state_changed(struct x86_cpu *cpu)

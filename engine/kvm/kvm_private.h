@@ -9,6 +9,7 @@
 #define LODGE_ENGINE_KVM_PRIVATE_H
 
 #include <linux/kvm.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/types.h>
@@ -18,7 +19,7 @@
 #include "x86/lapic.h"
 
 enum {
-    KVM_LEVEL_ROUTES = 24, /* as many as the I/O APIC has inputs */
+    KVM_LEVEL_ROUTES = 48, /* twice as many as the I/O APIC has inputs */
     KVM_EVENT_ROUTES = 104,
     KVM_ROUTES = KVM_LEVEL_ROUTES + KVM_EVENT_ROUTES,
 };
@@ -28,6 +29,7 @@ struct kvm_route {
     uint64_t address;
     uint32_t data;
     bool used;
+    uint64_t sent; /* up to KVM_LEVEL_ROUTES: when it was last, counted in such messages */
     int event; /* from KVM_LEVEL_ROUTES on: the descriptor that sends it */
 };
 
@@ -47,7 +49,7 @@ struct kvm_vm {
     /* First level-triggered messages, of whose EOI KVM is to tell us, then those that eventfds send;
      * under route_lock. */
     struct lock route_lock;
-    uint32_t route_next; /* whose place is taken when the first part is full */
+    uint64_t level_sent; /* messages */
     struct kvm_route route[KVM_ROUTES];
 };
 
@@ -86,12 +88,15 @@ void kvm_vm_destroy(struct vm *vm);
 int kvm_vm_memory_changed(struct vm *vm);
 /* Tells KVM of a slot; m NULL: that it is gone. */
 int kvm_set_slot(const struct kvm_vm *kvm, uint32_t slot, const struct guest_mem_slot *m);
-/* The signal that ends KVM_RUN. */
-int kvm_kick_signal(void);
+/* The signal that ends KVM_RUN. Not one of the real-time signals, which the kernel queues, and drops
+ * when the user has too many queued ('ulimit -i'): a kick must not be lost. */
+#define KVM_KICK_SIGNAL SIGURG
 
 /* --- interrupt.c --- */
 /* apic_bus.send: any thread. */
 int kvm_send_message(struct vm *vm, const struct apic_message *m);
+/* The 8259's interrupt is taken at the next entry. Own thread, between two instructions. */
+void kvm_give_extint(const struct x86_cpu *cpu);
 extern const struct engine_event_ops kvm_event_ops;
 
 /* --- dirty.c --- */
@@ -123,8 +128,8 @@ void kvm_vcpu_kick(struct x86_cpu *cpu);
 /* --- state.c --- */
 int kvm_vcpu_get_state(struct x86_cpu *cpu, uint32_t groups);
 int kvm_vcpu_set_state(struct x86_cpu *cpu, uint32_t groups);
-/* Puts INIT, SIPI and PV_KICK, with which a state was saved, into the vCPU's state. */
-void kvm_take_saved_requests(struct x86_cpu *cpu);
+/* Puts INIT, SIPI and PV_KICK, with which a state was saved, into the vCPU's state. OK or an error. */
+int kvm_take_saved_requests(struct x86_cpu *cpu);
 /* Hands over what kvm_vcpu_set_state has noted. Own thread, or the VM at rest. OK or an error. */
 int kvm_flush_state(struct x86_cpu *cpu);
 

@@ -15,11 +15,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,7 +70,8 @@ struct probe {
     uint8_t *memory;
     struct kvm_run *run;
     size_t run_size;
-    timer_t timer;
+    struct sigaction old_action;
+    sigset_t old_mask;
     bool has_timer;
 };
 
@@ -125,23 +126,33 @@ static void ignore(int signal)
     (void)signal;
 }
 
-static bool make_timer(struct probe *p)
+/* SIGALRM by setitimer: unlike a timer of timer_create it needs no place in the queue of signals,
+ * which may be full ('ulimit -i'). Whoever started us may have it blocked or ignored. */
+static void make_timer(struct probe *p)
 {
     struct sigaction action = {.sa_handler = ignore};
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kvm_kick_signal()};
+    sigset_t set;
 
-    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-    p->has_timer = sigaction(kvm_kick_signal(), &action, NULL) == 0 &&
-                   timer_create(CLOCK_MONOTONIC, &event, &p->timer) == 0;
-    return p->has_timer;
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    p->has_timer = sigaction(SIGALRM, &action, &p->old_action) == 0 &&
+                   pthread_sigmask(SIG_UNBLOCK, &set, &p->old_mask) == 0;
 }
 
-static void set_timer(const struct probe *p, time_t seconds)
+static void set_timer(time_t seconds)
 {
     /* Again and again: one that came just before KVM_RUN would be in vain. */
-    struct itimerspec t = {.it_value = {.tv_sec = seconds}, .it_interval = {.tv_sec = seconds}};
+    struct itimerval t = {.it_value = {.tv_sec = seconds}, .it_interval = {.tv_sec = seconds}};
 
-    (void)timer_settime(p->timer, 0, &t, NULL);
+    (void)setitimer(ITIMER_REAL, &t, NULL);
+}
+
+static void unmake_timer(const struct probe *p)
+{
+    if (!p->has_timer)
+        return;
+    (void)pthread_sigmask(SIG_SETMASK, &p->old_mask, NULL);
+    (void)sigaction(SIGALRM, &p->old_action, NULL);
 }
 
 static verdict make(struct probe *p)
@@ -170,15 +181,15 @@ static verdict make(struct probe *p)
     if (p->vcpu < 0)
         return "KVM does not make vCPUs here";
     p->run = mmap(NULL, p->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu, 0);
-    if (p->run == MAP_FAILED || !make_timer(p))
+    make_timer(p);
+    if (p->run == MAP_FAILED)
         return "the host has no memory left for a VM";
     return NULL;
 }
 
 static void unmake(struct probe *p)
 {
-    if (p->has_timer)
-        (void)timer_delete(p->timer);
+    unmake_timer(p);
     if (p->run != MAP_FAILED)
         munmap(p->run, p->run_size);
     if (p->memory != MAP_FAILED)
@@ -197,17 +208,29 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* Runs up to the guest's write to a port. */
-static verdict run_to(struct probe *p, uint16_t port)
+/* KVM_RUN, again after signals that are not the timer's (stop and continue, a debugger). 0 or an
+ * errno: EINTR if the time is over. */
+static int enter(const struct probe *p)
 {
-    int result;
+    uint64_t end = now_ns() + (uint64_t)SECONDS * 1000000000;
+    int error;
 
-    set_timer(p, SECONDS);
-    result = ioctl(p->vcpu, KVM_RUN, 0);
-    set_timer(p, 0);
-    if (result < 0 && errno == EINTR)
+    set_timer(SECONDS);
+    do
+        error = ioctl(p->vcpu, KVM_RUN, 0) < 0 ? errno : 0;
+    while ((error == EINTR || error == EAGAIN) && now_ns() < end);
+    set_timer(0);
+    return error;
+}
+
+/* Runs up to the guest's write to a port. */
+static verdict run_to(const struct probe *p, uint16_t port)
+{
+    int error = enter(p);
+
+    if (error == EINTR || error == EAGAIN)
         return "a test guest did not come back: this KVM works without hardware, or not at all";
-    if (result < 0)
+    if (error)
         return "a test guest could not be run";
     if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != port)
         return port == PORT_CAUGHT ? "exceptions do not arrive in a test guest"

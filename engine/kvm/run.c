@@ -16,20 +16,24 @@
  *
  * The 8259's interrupts. KVM says whether the processor could take one now; if not, it is asked to
  * come out as soon as it can (interrupt window). The vector is fetched from the 8259 only when it
- * is taken for sure.
+ * is taken for sure, between two instructions.
  *
  * What KVM reports and we do not expect ends the VM with a reason and registers, never a loop
  * (bad-inputs: emulation failures, entry failures).
  */
 #include <errno.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
 
-enum { FRAGMENTS = 32 }; /* of one access, at most: REP OUTS of a page in pieces, split MMIO */
+enum {
+    /* KVM's emulator goes on with a REP instruction on device memory at each entry, an exit for
+     * each piece, and gives up the processor after 1024 iterations. So this is never reached. */
+    PIECES = 4096,
+    ACCESS_SIZE = 8, /* of what is a number to a device */
+};
 
 /* --- kicks ----------------------------------------------------------------------------------- */
 
@@ -45,7 +49,7 @@ void kvm_vcpu_kick(struct x86_cpu *cpu)
     set_immediate_exit(k, 1);
     if (atomic_load(&k->inside))
         (void)syscall(SYS_tgkill, kvm_vm_of(cpu->vcpu.vm)->pid, atomic_load(&k->thread),
-                      kvm_kick_signal());
+                      KVM_KICK_SIGNAL);
 }
 
 /* The first time on a thread: kicks go there, and must get through. */
@@ -56,7 +60,7 @@ static void start_on_this_thread(struct kvm_vcpu *k)
     if (k->started)
         return;
     sigemptyset(&set);
-    sigaddset(&set, kvm_kick_signal());
+    sigaddset(&set, KVM_KICK_SIGNAL);
     (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     atomic_store(&k->thread, (pid_t)syscall(SYS_gettid));
     k->started = true;
@@ -76,6 +80,14 @@ static enum verdict verdict_of(int err)
     return err == OK ? GO_ON : STOP;
 }
 
+/* The engine cannot go on. Registers are fetched for the report. */
+static enum verdict fail(struct x86_cpu *cpu, struct exit *e, const char *reason, uint64_t detail)
+{
+    (void)kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
+    *e = (struct exit){.reason = EXIT_ENGINE_FAILURE, .failure = {reason, detail, false}};
+    return REPORT;
+}
+
 /* One or, from REP INS and OUTS, several accesses, whose data lie behind struct kvm_run. */
 static enum verdict on_port(struct x86_cpu *cpu, struct exit *e)
 {
@@ -84,6 +96,8 @@ static enum verdict on_port(struct x86_cpu *cpu, struct exit *e)
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
     int err = OK;
 
+    if (run->io.size == 0 || run->io.size > ACCESS_SIZE)
+        return fail(cpu, e, "KVM reports a port access of an unknown size", run->io.size);
     k->unfinished = true;
     for (uint32_t i = 0; i < run->io.count && err == OK; i++, data += run->io.size) {
         *e = (struct exit){.reason = EXIT_PORT,
@@ -105,6 +119,8 @@ static enum verdict on_mmio(struct x86_cpu *cpu, struct exit *e)
     struct kvm_run *run = k->run;
     int err;
 
+    if (run->mmio.len == 0 || run->mmio.len > ACCESS_SIZE)
+        return fail(cpu, e, "KVM reports a memory access of an unknown size", run->mmio.len);
     k->unfinished = true;
     *e = (struct exit){.reason = EXIT_MMIO,
                        .mmio = {.address = gpa(run->mmio.phys_addr),
@@ -162,13 +178,6 @@ static enum verdict on_shutdown(struct x86_cpu *cpu, struct exit *e)
     return REPORT;
 }
 
-static enum verdict fail(struct x86_cpu *cpu, struct exit *e, const char *reason, uint64_t detail)
-{
-    (void)kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
-    *e = (struct exit){.reason = EXIT_ENGINE_FAILURE, .failure = {reason, detail}};
-    return REPORT;
-}
-
 static enum verdict on_fail_entry(struct x86_cpu *cpu, struct exit *e)
 {
     return fail(cpu, e, "the processor refused to enter the guest",
@@ -179,23 +188,43 @@ static enum verdict on_internal_error(struct x86_cpu *cpu, struct exit *e)
 {
     const struct kvm_run *run = kvm_vcpu_of(cpu)->run;
 
+    const __u64 *data = run->internal.data;
+    uint32_t count = run->internal.ndata;
+
     switch (run->internal.suberror) {
-    case KVM_INTERNAL_ERROR_EMULATION:
+    case KVM_INTERNAL_ERROR_EMULATION: /* the instruction's bytes, from Linux 5.15 on */
         return fail(cpu, e, "KVM cannot emulate an instruction of the guest",
-                    run->internal.ndata > 1 ? run->internal.data[1] : 0);
+                    count > 1 ? data[1] : 0);
     case KVM_INTERNAL_ERROR_SIMUL_EX:
-        return fail(cpu, e, "KVM met exceptions that it cannot deliver", 0);
+        return fail(cpu, e, "KVM met exceptions that it cannot deliver", count > 0 ? data[0] : 0);
     case KVM_INTERNAL_ERROR_DELIVERY_EV:
-        return fail(cpu, e, "KVM cannot deliver an event", run->internal.data[0]);
+        return fail(cpu, e, "KVM cannot deliver an event", count > 0 ? data[0] : 0);
+    case KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON:
+        return fail(cpu, e, "the processor left the guest for a reason that KVM does not know",
+                    count > 0 ? data[0] : 0);
     default:
         return fail(cpu, e, "KVM met an internal error", run->internal.suberror);
     }
+}
+
+static enum verdict on_unknown(struct x86_cpu *cpu, struct exit *e)
+{
+    return fail(cpu, e, "the processor left the guest for a reason that KVM does not know",
+                kvm_vcpu_of(cpu)->run->hw.hardware_exit_reason);
+}
+
+/* Only if the processor lost the guest's state when it forced the exit; else KVM goes on. */
+static enum verdict on_notify(struct x86_cpu *cpu, struct exit *e)
+{
+    return fail(cpu, e, "the guest kept the processor from taking interrupts",
+                kvm_vcpu_of(cpu)->run->notify.flags);
 }
 
 static enum verdict on_exit(struct x86_cpu *cpu, struct exit *e)
 {
     /* table */
     static enum verdict (*const handler[])(struct x86_cpu * cpu, struct exit * e) = {
+        [KVM_EXIT_UNKNOWN] = on_unknown,
         [KVM_EXIT_IO] = on_port,
         [KVM_EXIT_MMIO] = on_mmio,
         [KVM_EXIT_X86_RDMSR] = on_msr,
@@ -206,6 +235,7 @@ static enum verdict on_exit(struct x86_cpu *cpu, struct exit *e)
         [KVM_EXIT_SHUTDOWN] = on_shutdown,
         [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
         [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
+        [KVM_EXIT_NOTIFY] = on_notify,
     };
     uint32_t reason = kvm_vcpu_of(cpu)->run->exit_reason;
 
@@ -232,6 +262,24 @@ static int enter(struct kvm_vcpu *k)
     return result;
 }
 
+static enum verdict entry_failed(struct x86_cpu *cpu, struct exit *e, int error)
+{
+    enum verdict v;
+
+    switch (error) {
+    case EFAULT: /* a page of RAM: all of it is mapped, so the host has none left to put there */
+    case ENOMEM:
+        v = fail(cpu, e, "a page of guest RAM, or what KVM needs for it, could not be had",
+                 (uint64_t)error);
+        e->failure.no_memory = true;
+        return v;
+    case EIO:
+        return fail(cpu, e, "KVM has given the VM up (see the host's kernel log)", EIO);
+    default:
+        return fail(cpu, e, "KVM_RUN failed, error number", (uint64_t)error);
+    }
+}
+
 static enum verdict enter_and_handle(struct x86_cpu *cpu, struct exit *e)
 {
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
@@ -241,48 +289,50 @@ static enum verdict enter_and_handle(struct x86_cpu *cpu, struct exit *e)
         k->signals++;
         return GO_ON;
     }
-    if (result == -EFAULT)
-        return fail(cpu, e, "the host could not provide a page of the guest's memory", 0);
-    if (result < 0)
-        return fail(cpu, e, "KVM_RUN failed", (uint64_t)-result);
-    return on_exit(cpu, e);
+    return result < 0 ? entry_failed(cpu, e, -result) : on_exit(cpu, e);
 }
 
-/* Has KVM end the access that it left to us, so that the vCPU stands between two instructions. */
+/* Has KVM end the access that it left to us, with all its pieces, so that the vCPU stands between
+ * two instructions. Not half: what is left would be done at the next entry, which may be one into
+ * another state, that of a reset machine. */
 static enum verdict finish_access(struct x86_cpu *cpu, struct exit *e)
 {
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
     enum verdict verdict = GO_ON;
 
-    for (int i = 0; k->unfinished && i < FRAGMENTS && verdict != REPORT; i++) {
+    for (int i = 0; k->unfinished && i < PIECES && verdict != REPORT; i++) {
         set_immediate_exit(k, 1);
         verdict = enter_and_handle(cpu, e);
     }
+    if (k->unfinished && verdict != REPORT)
+        verdict = fail(cpu, e, "KVM does not come to the end of an access", PIECES);
     return verdict;
 }
 
 /* The 8259 is wired to the boot processor only. */
+static bool can_take_extint(const struct x86_cpu *cpu)
+{
+    return cpu->vcpu.id == 0 && atomic_load(&cpu->vcpu.vm->apic_bus->extint) &&
+           kvm_vcpu_of(cpu)->run->ready_for_interrupt_injection;
+}
+
 static void offer_extint(struct x86_cpu *cpu)
 {
-    struct apic_bus *bus = cpu->vcpu.vm->apic_bus;
-    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+    struct kvm_run *run = kvm_vcpu_of(cpu)->run;
 
     if (cpu->vcpu.id != 0)
         return;
-    if (atomic_load(&bus->extint) && k->run->ready_for_interrupt_injection) {
-        int vector = bus->ack_extint(bus->pic);
-        struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
-
-        if (vector >= 0)
-            (void)kvm_ioctl(k->fd, KVM_INTERRUPT, &interrupt);
-        k->run->ready_for_interrupt_injection = 0; /* until KVM says so again */
+    if (can_take_extint(cpu)) {
+        kvm_give_extint(cpu);
+        run->ready_for_interrupt_injection = 0; /* until KVM says so again */
     }
-    k->run->request_interrupt_window = atomic_load(&bus->extint);
+    run->request_interrupt_window = atomic_load(&cpu->vcpu.vm->apic_bus->extint);
 }
 
 /* Requests that can be seen to without leaving. INIT, SIPI and kicks of halted vCPUs are between
- * KVM's own local APICs; here they come only with a saved state, and are put into it. */
-static void attend(struct x86_cpu *cpu, uint32_t requests)
+ * KVM's own local APICs; here they come only with a saved state, and are put into it. OK or an
+ * error. */
+static int attend(struct x86_cpu *cpu, uint32_t requests)
 {
     struct vcpu *v = &cpu->vcpu;
 
@@ -292,40 +342,57 @@ static void attend(struct x86_cpu *cpu, uint32_t requests)
         (void)kvm_ioctl_value(kvm_vcpu_of(cpu)->fd, KVM_NMI, 0);
     (void)vcpu_take_requests(v, VCPU_REQ_INTR); /* offer_extint looks at the line itself */
     if (requests & (VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK))
-        kvm_take_saved_requests(cpu);
+        return kvm_take_saved_requests(cpu);
+    return OK;
+}
+
+/* State that we have the newer of goes to KVM. */
+static enum verdict hand_over(struct x86_cpu *cpu, struct exit *e)
+{
+    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+
+    if (!k->changed)
+        return GO_ON;
+    k->run->ready_for_interrupt_injection = 0; /* said of another state */
+    return kvm_flush_state(cpu) == OK
+               ? GO_ON
+               : fail(cpu, e, "KVM does not take the vCPU's state", k->changed);
+}
+
+/* One round: what is to be done before the guest is entered, or the entry. */
+static enum verdict go_round(struct x86_cpu *cpu, struct exit *e)
+{
+    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+    uint32_t requests;
+    enum verdict verdict;
+
+    set_immediate_exit(k, 0);
+    requests = atomic_load(&cpu->vcpu.requests);
+    if (k->unfinished && (requests || k->changed || can_take_extint(cpu)))
+        return finish_access(cpu, e);
+    if (requests & (VCPU_REQ_STOP | VCPU_REQ_KICK)) {
+        e->reason = EXIT_KICK;
+        return REPORT;
+    }
+    if (requests)
+        return attend(cpu, requests) == OK
+                   ? GO_ON
+                   : fail(cpu, e, "KVM does not give the vCPU's state", requests);
+    verdict = hand_over(cpu, e);
+    if (verdict != GO_ON)
+        return verdict;
+    offer_extint(cpu);
+    return enter_and_handle(cpu, e);
 }
 
 int kvm_vcpu_run(struct x86_cpu *cpu, struct exit *e)
 {
-    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
     enum verdict verdict = GO_ON;
 
     *e = (struct exit){.reason = EXIT_NONE};
-    start_on_this_thread(k);
-    while (verdict == GO_ON) {
-        uint32_t requests;
-
-        set_immediate_exit(k, 0);
-        requests = vcpu_requests(&cpu->vcpu);
-        if (requests && k->unfinished) {
-            verdict = finish_access(cpu, e);
-            continue;
-        }
-        if (requests & (VCPU_REQ_STOP | VCPU_REQ_KICK)) {
-            e->reason = EXIT_KICK;
-            return OK;
-        }
-        if (requests) {
-            attend(cpu, requests);
-            continue;
-        }
-        if (k->changed && !k->unfinished && kvm_flush_state(cpu) != OK) {
-            verdict = fail(cpu, e, "KVM does not take the vCPU's state", k->changed);
-            break;
-        }
-        offer_extint(cpu);
-        verdict = enter_and_handle(cpu, e);
-    }
+    start_on_this_thread(kvm_vcpu_of(cpu));
+    while (verdict == GO_ON)
+        verdict = go_round(cpu, e);
     if (verdict == STOP) {
         struct exit ignored;
 

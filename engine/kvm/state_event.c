@@ -145,19 +145,21 @@ int kvm_get_run_state(struct x86_cpu *cpu)
 }
 
 /* A SIPI that came before its INIT was taken belongs after it (x86/interrupt.c says why). */
-void kvm_take_saved_requests(struct x86_cpu *cpu)
+int kvm_take_saved_requests(struct x86_cpu *cpu)
 {
     uint32_t requests =
         vcpu_take_requests(&cpu->vcpu, VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK);
+    int err = kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
 
-    (void)kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
+    if (err)
+        return err;
     if (requests & VCPU_REQ_INIT)
         x86_cpu_init(cpu);
     if (requests & VCPU_REQ_SIPI)
         x86_cpu_sipi(cpu, (uint8_t)atomic_load(&cpu->vcpu.sipi_vector));
     if (requests & VCPU_REQ_PV_KICK && cpu->activity == X86_HALTED)
         cpu->activity = X86_RUNNING;
-    (void)kvm_vcpu_set_state(cpu, ENGINE_STATE_ALL);
+    return kvm_vcpu_set_state(cpu, ENGINE_STATE_ALL);
 }
 
 /* Events go through the shared page as general registers do, and are taken after them: taking

@@ -21,8 +21,6 @@
 #define IDENTITY_MAP_ADDRESS UINT64_C(0xFEFFC000)
 #define TSS_ADDRESS          0xFEFFD000u
 
-enum { KICK_SIGNAL_OFFSET = 3 }; /* from SIGRTMIN: the first ones are popular */
-
 /* --- memory ---------------------------------------------------------------------------------- */
 
 int kvm_set_slot(const struct kvm_vm *kvm, uint32_t slot, const struct guest_mem_slot *m)
@@ -75,9 +73,31 @@ static void kicked(int signal)
     (void)signal;
 }
 
-int kvm_kick_signal(void)
+/* What a guest of ours could see of where KVM departs from the manuals unless it is told not to: an
+ * INIT that leaves LINT0 open, MONITOR and MWAIT without effect where they are undefined, a local
+ * APIC in memory when it is in x2APIC mode. Hosts that know less of this are taken as they are. */
+static void disable_quirks(const struct kvm_vm *kvm)
 {
-    return SIGRTMIN + KICK_SIGNAL_OFFSET;
+    const int unwanted = KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |
+                         KVM_X86_QUIRK_OUT_7E_INC_RIP | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
+    int known = kvm_ioctl_value(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
+
+    if (known > 0) /* Linux 5.18 */
+        (void)enable(kvm, KVM_CAP_DISABLE_QUIRKS2, (uint64_t)(known & unwanted));
+    else
+        (void)enable(kvm, KVM_CAP_DISABLE_QUIRKS, (uint64_t)unwanted);
+}
+
+/* Without these a VM runs too, so they may be missing. */
+static void switch_on_optional(struct kvm_vm *kvm)
+{
+    disable_quirks(kvm);
+    if (has(kvm, KVM_CAP_PMU_CAPABILITY)) /* no level has one; AMD's would be there all the same */
+        (void)enable(kvm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
+    if (has(kvm, KVM_CAP_X86_NOTIFY_VMEXIT)) /* a guest can keep a processor from interrupts */
+        (void)enable(kvm, KVM_CAP_X86_NOTIFY_VMEXIT, KVM_X86_NOTIFY_VMEXIT_ENABLED);
+    kvm->has_tsc_offset = has(kvm, KVM_CAP_VCPU_ATTRIBUTES);
+    kvm->has_sregs2 = has(kvm, KVM_CAP_SREGS2);
 }
 
 static int switch_on(struct kvm_vm *kvm)
@@ -98,8 +118,8 @@ static int switch_on(struct kvm_vm *kvm)
     /* KVM_CAP_EXIT_ON_EMULATION_FAILURE stays off: with it, a program in the guest could end its
      * VM by an instruction that KVM's emulator lacks (SYSENTER in 64-bit mode on AMD's). Without,
      * it gets #UD, and only a failure in ring 0 comes out. */
-    kvm->has_tsc_offset = has(kvm, KVM_CAP_VCPU_ATTRIBUTES);
-    kvm->has_sregs2 = has(kvm, KVM_CAP_SREGS2);
+    if (result >= 0)
+        switch_on_optional(kvm);
     return result;
 }
 
@@ -156,7 +176,7 @@ int kvm_vm_create(struct vm *vm)
     err = err < 0 ? kvm_err(err) : kvm_vm_memory_changed(vm);
     if (!err)
         err = make_first_vcpu(kvm);
-    if (!err && sigaction(kvm_kick_signal(), &action, NULL) != 0)
+    if (!err && sigaction(KVM_KICK_SIGNAL, &action, NULL) != 0)
         err = ERR_UNSUPPORTED;
     if (err)
         kvm_vm_destroy(vm);
