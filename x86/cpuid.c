@@ -8,8 +8,8 @@
  * Topology: one package, one thread per core, as many cores as vCPUs. APIC id = vCPU id, so ids in
  * leaves 1, BH and in the MADT agree by construction.
  *
- * Leaves beyond the highest basic or extended one answer with the highest basic leaf's data (SDM
- * 2A, CPUID); hypervisor leaves that are not there answer zero.
+ * Leaves beyond the highest basic, hypervisor or extended one answer with the highest basic leaf's
+ * data (SDM 2A, CPUID; for the hypervisor's, which processors do not know, as KVM has it).
  */
 #include "isa/x86.h"
 #include "x86/cpu.h"
@@ -117,14 +117,14 @@ static void adapt_timing(const struct x86_cpu *cpu, uint32_t subleaf, uint32_t o
 /* The leaf that answers: the one asked for, or the highest basic one when it is out of range. */
 static uint32_t leaf_in_range(const struct x86_level *level, uint32_t leaf)
 {
+    static const uint32_t classes[] = {0, 0x40000000, 0x80000000};
+    for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
+        const struct x86_cpuid_row *first = x86_level_row(level, classes[i], 0);
+        if (first && leaf >= classes[i] && leaf <= first->eax)
+            return leaf;
+    }
     const struct x86_cpuid_row *basic = x86_level_row(level, 0, 0);
-    uint32_t highest = basic ? basic->eax : 0;
-    if (leaf <= highest || leaf >> 28 == 4)
-        return leaf;
-    const struct x86_cpuid_row *extended = x86_level_row(level, 0x80000000, 0);
-    if (leaf >= 0x80000000 && extended && leaf <= extended->eax)
-        return leaf;
-    return highest;
+    return basic ? basic->eax : 0;
 }
 
 void x86_cpuid(const struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])

@@ -217,8 +217,11 @@ static void test_out_of_range(void)
     CHECK(memcmp(out, last, sizeof(out)) == 0);
     ask(&e, 0xFFFFFFFF, 0xFFFFFFFF, out);
     CHECK(memcmp(out, last, sizeof(out)) == 0);
-    const uint32_t zero[][2] = {{0x40000002, 0}, {0x4FFFFFFF, 0}, {4, 4},
-                                {7, 3},          {0xD, 3},        {0xA, 0}};
+    ask(&e, 0x40000011, 0, out);
+    CHECK(memcmp(out, last, sizeof(out)) == 0);
+    ask(&e, 0x40000100, 0, out);
+    CHECK(memcmp(out, last, sizeof(out)) == 0);
+    const uint32_t zero[][2] = {{0x40000002, 0}, {4, 4}, {7, 3}, {0xD, 3}, {0xA, 0}};
     for (size_t i = 0; i < ARRAY_SIZE(zero); i++) {
         ask(&e, zero[i][0], zero[i][1], out);
         CHECK_EQ(out[0] | out[1] | out[2] | out[3], 0);
