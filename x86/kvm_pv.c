@@ -8,8 +8,9 @@
  * same base for ever: system_time 0 at the TSC that stands for VM clock 0, which is tsc_offset. So
  * time is one and the same function of the VM clock on every vCPU, never steps, and the stable bit
  * is true without anything having to be kept in step. The page changes only when a guest moves its
- * TSC or a restored VM has another rate. The scale is rounded to 32 bits, which is a drift of at
- * most one part in 2^29 against the VM clock, the same on all vCPUs.
+ * TSC or a restored VM has another rate. The scale has 32 bits and x86_tsc's ratio no more
+ * at low rates, which is a drift of at most one part in 2^28 against the VM clock, the same on all
+ * vCPUs.
  *
  * Pages are written with the version protocol: odd while the fields change. The guest gives their
  * addresses; they are looked up with a range check on every use and never kept as host addresses
@@ -94,17 +95,18 @@ static void end_update(uint8_t *version)
     put32(version, *(const volatile x86_u32 *)(void *)version + 1);
 }
 
-/* ns = (ticks << shift) * mul / 2^32, with mul as large as fits: the inverse of x86_tsc's ratio. */
-static void clock_scale(const struct vm *vm, uint32_t *mul, uint8_t *shift)
+/* ns = (ticks << shift) * mul / 2^32, with mul from 2^31 on: the same numbers as KVM's. Rates are
+ * whole kHz, so that halving them three times (10 GHz at most) loses nothing. */
+static void clock_scale(const struct vm *vm, uint32_t *mul, int8_t *shift)
 {
-    const uint64_t one = UINT64_C(1) << 32;
-    uint64_t scale = scale_u64(one, one, x86_tsc_ratio(vm)); /* below 2^52, so few steps */
+    const uint64_t giga = 1000000000;
+    uint64_t hz = (uint64_t)x86_tsc_khz(vm) * 1000;
     *shift = 0;
-    while (scale > UINT32_MAX) {
-        scale >>= 1;
+    for (; hz <= giga; hz <<= 1)
         ++*shift;
-    }
-    *mul = (uint32_t)scale;
+    for (; hz > 2 * giga; hz >>= 1)
+        --*shift;
+    *mul = (uint32_t)scale_u64(giga, UINT64_C(1) << 32, hz);
 }
 
 static void update_clock(struct x86_cpu *cpu)
@@ -116,13 +118,13 @@ static void update_clock(struct x86_cpu *cpu)
     if (!page)
         return;
     uint32_t mul;
-    uint8_t shift;
+    int8_t shift;
     clock_scale(cpu->vcpu.vm, &mul, &shift);
     begin_update(page + CLOCK_VERSION);
     put64(page + CLOCK_TSC_TIMESTAMP, cpu->tsc_offset);
     put64(page + CLOCK_SYSTEM_TIME, 0);
     put32(page + CLOCK_MUL, mul);
-    put32(page + CLOCK_SHIFT, shift | CLOCK_FLAG_TSC_STABLE << 8); /* flags, padding */
+    put32(page + CLOCK_SHIFT, (uint8_t)shift | CLOCK_FLAG_TSC_STABLE << 8); /* flags, padding */
     end_update(page + CLOCK_VERSION);
 }
 

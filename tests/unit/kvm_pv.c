@@ -31,7 +31,7 @@ static void test_clock(void)
 {
     cpu_env_create(&e, CPU_ENV_LONG);
     vm_clock_start(&e.vm);
-    static const uint32_t rates[] = {1000000, 2600000, 999, 4100123};
+    static const uint32_t rates[] = {1000000, 2600000, 100001, 4100123, 10000000};
     for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
         unit_context("%u kHz", rates[i]);
         e.vm.tsc_khz = rates[i];
@@ -71,6 +71,25 @@ static void test_steal_is_fetched(void)
     CHECK_EQ(x86_msr_write(e.cpu, MSR_KVM_STEAL_TIME, ~UINT64_C(0x3F) | 1), X86_OK);
     x86_kvm_fetch_steal(e.cpu); /* not in RAM */
     CHECK_EQ(atomic_load(&e.cpu->steal_ns), UINT64_C(123456789012));
+    cpu_env_destroy(&e);
+}
+
+/* The numbers that KVM gives for the same rate (Linux 6.1). */
+static void test_scale(void)
+{
+    /* table */
+    static const struct {
+        uint32_t khz, mul;
+        int8_t shift;
+    } rows[] = {{1000000, 0x80000000, 1}, {2596143, 0xC5373419, -1}};
+    cpu_env_create(&e, CPU_ENV_LONG);
+    vm_clock_start(&e.vm);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        e.vm.tsc_khz = rows[i].khz;
+        CHECK_EQ(x86_msr_write(e.cpu, MSR_KVM_SYSTEM_TIME_NEW, CLOCK | 1), X86_OK);
+        CHECK_EQ(cpu_env_get32(&e, CLOCK + 24), rows[i].mul);
+        CHECK_EQ((int8_t)e.ram[CLOCK + 28], rows[i].shift);
+    }
     cpu_env_destroy(&e);
 }
 
@@ -220,6 +239,7 @@ static void test_kick_and_halt(void)
 int main(void)
 {
     UNIT_RUN(test_clock);
+    UNIT_RUN(test_scale);
     UNIT_RUN(test_steal_is_fetched);
     UNIT_RUN(test_off);
     UNIT_RUN(test_wall_clock);
