@@ -115,6 +115,9 @@ uint64_t lapic_get_tsc_deadline(const struct x86_cpu *cpu);
 void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], uint64_t base,
                     uint64_t tsc_deadline);
 
+/* Does a level-triggered interrupt's end stay with the local APIC (the guest tells the I/O APIC)? */
+bool lapic_page_suppresses_eoi(const uint8_t page[LAPIC_PAGE_SIZE]);
+
 /* State section "lapic", object = struct x86_cpu, instance = vCPU id. Registered by whoever
  * registers the processor's own section. */
 extern const struct state_ops lapic_state_ops;

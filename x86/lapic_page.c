@@ -78,3 +78,8 @@ void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], ui
     lapic_update_ppr(l);
     lapic_timer_take_over(l, word_of(page, LAPIC_TIMER_CURRENT), tsc_deadline);
 }
+
+bool lapic_page_suppresses_eoi(const uint8_t page[LAPIC_PAGE_SIZE])
+{
+    return (word_of(page, LAPIC_SVR) & LAPIC_SVR_NO_EOI_BROADCAST) != 0;
+}

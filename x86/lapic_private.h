@@ -54,6 +54,7 @@ enum {
 
 enum {
     LAPIC_SVR_ENABLE = 1 << 8,
+    LAPIC_SVR_NO_EOI_BROADCAST = 1 << 12,
     LAPIC_DFR_FLAT = 0xF, /* bits 31:28 */
     LAPIC_LVT_MASKED = 1 << 16,
     LAPIC_TIMER_MODE_SHIFT = 17,

@@ -14,7 +14,7 @@
 #include "x86/lapic_private.h"
 #include "x86/level.h"
 
-enum { SVR_WRITABLE = 0x3FF }; /* no EOI-broadcast suppression */
+enum { SVR_WRITABLE = 0x3FF | LAPIC_SVR_NO_EOI_BROADCAST };
 
 /* --- registers with effects ------------------------------------------------------------------- */
 

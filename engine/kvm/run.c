@@ -151,14 +151,26 @@ static enum verdict on_msr(struct x86_cpu *cpu, struct exit *e)
     return verdict_of(err);
 }
 
+/* KVM's local APIC offers to keep EOIs for itself where it has no I/O APIC beside it, and tells us
+ * all the same; only its page says what the guest has asked for. */
+static bool keeps_eoi(const struct kvm_vcpu *k)
+{
+    struct kvm_lapic_state state;
+
+    return kvm_ioctl(k->fd, KVM_GET_LAPIC, &state) >= 0 &&
+           lapic_page_suppresses_eoi((const uint8_t *)state.regs);
+}
+
 /* Our level-triggered vector was EOIed. No exit of the machine: soft's local APIC calls the same.
  */
 static enum verdict on_eoi(struct x86_cpu *cpu, struct exit *e)
 {
     const struct apic_bus *bus = cpu->vcpu.vm->apic_bus;
+    const struct kvm_vcpu *k = kvm_vcpu_of(cpu);
 
     (void)e;
-    bus->eoi(bus->io_apic, kvm_vcpu_of(cpu)->run->eoi.vector);
+    if (!keeps_eoi(k))
+        bus->eoi(bus->io_apic, k->run->eoi.vector);
     return GO_ON;
 }
 

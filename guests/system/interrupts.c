@@ -114,6 +114,71 @@ static void test_pit(void)
     CHECK_EQ(order[0], 0x20);
 }
 
+/* --- level-triggered interrupts: the serial port's, at the I/O APIC's input 4 --- */
+
+enum {
+    PIN = 4,
+    ENTRY_LOW = 0x10 + 2 * PIN,
+    VECTOR_LEVEL = 0x61,
+    LEVEL = 1 << 15,
+    MASKED = 1 << 16
+};
+enum { REMOTE_IRR = 1 << 14, IO_APIC_EOI = 0x40, NO_EOI_BROADCAST = 1 << 12, THR_EMPTY = 2 };
+
+static volatile uint32_t *io_apic(uint32_t offset)
+{
+    return (volatile uint32_t *)(uintptr_t)(LODGE_MMIO_IO_APIC + offset);
+}
+
+static uint32_t entry(void)
+{
+    *io_apic(0) = ENTRY_LOW;
+    return *io_apic(0x10);
+}
+
+static void set_entry(uint32_t low)
+{
+    *io_apic(0) = ENTRY_LOW;
+    *io_apic(0x10) = low;
+}
+
+/* Has the transmitter's interrupt taken once; its handler ends it in the local APIC. */
+static void take_level_interrupt(void)
+{
+    set_up();
+    outb(LODGE_PORT_SERIAL + 1, THR_EMPTY);
+    while (ticks < 1)
+        __asm__ volatile("sti; hlt; cli" : : : "memory");
+    outb(LODGE_PORT_SERIAL + 1, 0);
+}
+
+static void on_level(struct guest_frame *f)
+{
+    (void)inb(LODGE_PORT_SERIAL + 2); /* the line goes down */
+    CHECK(entry() & REMOTE_IRR);
+    on_interrupt(f);
+}
+
+/* The end reaches the I/O APIC by itself, or, if that is suppressed, through its own register. */
+static void test_level_triggered(void)
+{
+    guest_set_handler(VECTOR_LEVEL, on_level);
+    set_entry(VECTOR_LEVEL | LEVEL);
+    take_level_interrupt();
+    CHECK(!(entry() & REMOTE_IRR));
+    if (apic_read(0x30) >> 24 & 1) {
+        apic_write(APIC_SPURIOUS, 0x1FF | NO_EOI_BROADCAST);
+        take_level_interrupt();
+        CHECK(entry() & REMOTE_IRR);
+        *io_apic(IO_APIC_EOI) = VECTOR_LEVEL;
+        CHECK(!(entry() & REMOTE_IRR));
+        apic_write(APIC_SPURIOUS, 0x1FF);
+    }
+    take_level_interrupt();
+    CHECK(!(entry() & REMOTE_IRR));
+    set_entry(MASKED);
+}
+
 static void test_sti_shadow(void)
 {
     extern uint8_t sti_after[];
@@ -209,6 +274,7 @@ int main(void)
     GUEST_RUN(test_self_ipi);
     GUEST_RUN(test_halt_and_timer);
     GUEST_RUN(test_pit);
+    GUEST_RUN(test_level_triggered);
     GUEST_RUN(test_sti_shadow);
     GUEST_RUN(test_mov_ss_shadow);
     GUEST_RUN(test_nmi);

@@ -13,7 +13,7 @@ static void test_reset_values(void)
     static const struct {
         uint32_t offset, value;
     } rows[] = {
-        {LAPIC_VERSION, 0x50014},
+        {LAPIC_VERSION, 0x1050014},
         {LAPIC_TPR, 0},
         {LAPIC_LDR, 0},
         {LAPIC_DFR, 0xFFFFFFFF},
@@ -52,7 +52,7 @@ static void test_write_masks(void)
     } rows[] = {
         {LAPIC_TPR, 0xFF},
         {LAPIC_LDR, 0xFF000000},
-        {LAPIC_SVR, 0x3FF},
+        {LAPIC_SVR, 0x13FF},
         {LAPIC_LVT_TIMER, 0x700FF},
         {LAPIC_LVT_THERMAL, 0x107FF},
         {LAPIC_LVT_PERF, 0x107FF},
@@ -63,7 +63,7 @@ static void test_write_masks(void)
         {LAPIC_TIMER_DIVIDE, 0xB},
         {LAPIC_DFR, 0xFFFFFFFF},
         {LAPIC_ID, 0},
-        {LAPIC_VERSION, 0x50014},
+        {LAPIC_VERSION, 0x1050014},
         {LAPIC_ISR, 0},
     };
     setup();
@@ -250,6 +250,18 @@ static void test_level_and_eoi(void)
     CHECK_EQ(lapic_take_interrupt(&cpus[0]), 0x61);
     wr(0, LAPIC_EOI, 0);
     CHECK_EQ(eois, 1);
+    /* not told while the guest has asked for that */
+    wr(0, LAPIC_SVR, 0x11FF);
+    post(0, 0x61, true);
+    CHECK_EQ(lapic_take_interrupt(&cpus[0]), 0x61);
+    wr(0, LAPIC_EOI, 0);
+    CHECK_EQ(rd(0, LAPIC_ISR + 0x30), 0);
+    CHECK_EQ(eois, 1);
+    wr(0, LAPIC_SVR, 0x1FF);
+    post(0, 0x61, true);
+    CHECK_EQ(lapic_take_interrupt(&cpus[0]), 0x61);
+    wr(0, LAPIC_EOI, 0);
+    CHECK_EQ(eois, 2);
 }
 
 static void test_extint(void)

@@ -126,7 +126,7 @@ static void test_check_refuses(void)
         {AT_BASE, 0xFEE00C00}, /* x2APIC: LDR does not fit */
         {AT_ISR, 0x00000001},  /* illegal vectors */
         {AT_ISR, 0x00008000},     {AT_IRR, 0x00000100},    {AT_TPR, 0x100},
-        {AT_LDR, 0x01000001},     {AT_DFR, 0xF0000000},    {AT_SVR, 0x10FF},
+        {AT_LDR, 0x01000001},     {AT_DFR, 0xF0000000},    {AT_SVR, 0x20FF},
         {AT_ESR, 0x01},           {AT_ESR_PENDING, 0x100}, {AT_ICR, 0x1000},
         {AT_ICR + 4, 0x01000001}, {AT_LVT_TIMER, 0x00040}, /* not masked */
         {AT_LVT_TIMER, 0x90040},                           /* reserved bit */
