@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 #
-# Our own guests (guests/README.md): NAME.c of guests/system, guests/die and guests/bench become
+# Our own guests (guests/README.md): NAME.c of guests/system, die, inventory and bench become
 # build/guests/bin/NAME.elf. NAME32.c is a 32-bit guest (Multiboot, ELF32), the others are 64-bit
 # (PVH, ELF64); NAME_linux.c is a Linux image as well, NAME_linux.bzimage. Included by the top Makefile.
 
-OWN_GUEST_SRCS := $(sort $(wildcard guests/system/*.c guests/die/*.c guests/bench/*.c))
+OWN_GUEST_SRCS := $(sort $(wildcard guests/system/*.c guests/die/*.c guests/inventory/*.c \
+    guests/bench/*.c))
 OWN_GUEST_NAMES := $(basename $(notdir $(OWN_GUEST_SRCS)))
 OWN_GUESTS := $(patsubst %,$(G)/bin/%.elf,$(filter-out %_linux,$(OWN_GUEST_NAMES))) \
     $(patsubst %,$(G)/bin/%.bzimage,$(filter %_linux,$(OWN_GUEST_NAMES)))

@@ -24,12 +24,48 @@ void *memcpy(void *restrict dst, const void *restrict src, size_t n)
 
 /* --- output --- */
 
+enum { UART_FIFO = 16, UART_FCR = 2, UART_LSR = 5, UART_LSR_EMPTY = 0x20 };
+
+static bool buffered;
+static char kept[UART_FIFO];
+static unsigned int kept_length;
+
+/* bounded: a machine without a serial port must not hang the test */
+static void wait_for_transmitter(void)
+{
+    for (int n = 0; n < 100000 && !(inb(LODGE_PORT_SERIAL + UART_LSR) & UART_LSR_EMPTY); n++)
+        pause();
+}
+
+static void flush(void)
+{
+    const char *from = kept;
+    unsigned long count = kept_length;
+
+    wait_for_transmitter();
+    __asm__ volatile("rep outsb"
+                     : "+S"(from), "+c"(count)
+                     : "d"((uint16_t)LODGE_PORT_SERIAL)
+                     : "memory");
+    kept_length = 0;
+}
+
+void guest_buffer_output(void)
+{
+    outb(LODGE_PORT_SERIAL + UART_FCR, 1);
+    buffered = true;
+}
+
 void guest_putc(char c)
 {
-    /* bounded: a machine without a serial port must not hang the test */
-    for (int n = 0; n < 100000 && !(inb(LODGE_PORT_SERIAL + 5) & 0x20); n++)
-        pause();
-    outb(LODGE_PORT_SERIAL, (uint8_t)c);
+    if (!buffered) {
+        wait_for_transmitter();
+        outb(LODGE_PORT_SERIAL, (uint8_t)c);
+        return;
+    }
+    kept[kept_length++] = c;
+    if (kept_length == sizeof(kept) || c == '\n')
+        flush();
 }
 
 static void print_number(unsigned long v, unsigned int base)

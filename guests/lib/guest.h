@@ -53,6 +53,9 @@ typedef unsigned long reg_t; /* a general register */
 /* --- output and end --- */
 
 void guest_putc(char c);
+/* From now on output goes by the UART's FIFO, at most a line at once: two exits for 16 bytes, not
+ * for each. For guests that print much. */
+void guest_buffer_output(void);
 /* %s %c %d %u %x %lu %lx %p, no widths */
 void guest_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void guest_exit(uint8_t value);

@@ -26,10 +26,11 @@ trap 'rm -rf "$job"' EXIT
 trap 'exit 1' HUP INT TERM
 
 guests=$job/build/guests
-mkdir -p "$guests/debian-6.1-cloud" "$job/guests" "$job/tests"
+mkdir -p "$guests/debian-6.1-cloud" "$job/guests" "$job/tests" "$job/docs"
 echo "$form" >"$job/form"
 cp -a "$top/tests/kvm/job" "$job/"
 cp -a "$top/tests/kvm" "$top/tests/cli" "$top/tests/guests" "$job/tests/"
+cp -a "$top/docs/machine.md" "$job/docs/"
 cp -a "$top/guests/runs" "$top/guests/die" "$job/guests/"
 cp -a "$build/lodge" "$job/build/"
 mkdir "$job/build/kvm-test"
