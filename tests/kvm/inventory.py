@@ -46,7 +46,7 @@ OWN = [
     ("board v3 1", {"memory": "64M"}),
     ("board v2 4", {"memory": "3200M"}),
 ]
-LINUX = [("linux v3 1", {"memory": "256M"}), ("linux v2 4", {"memory": "512M"})]
+LINUX = [("linux v3 1", {"memory": "256M"}), ("linux v2 2", {"memory": "512M"})]
 
 
 class Problem(Exception):
@@ -113,7 +113,7 @@ def definition(options, name, more):
     if guest == "linux":
         keys |= {"kernel": f"{top}/guests/{options.linux}/vmlinuz",
                  "initrd": f"{top}/guests/{options.linux}/initrd",
-                 "append": f"console=ttyS0 quiet nokaslr lodge.run=inventory {options.append}"}
+                 "append": f"console=ttyS0 loglevel=1 nokaslr lodge.run=inventory {options.append}"}
     else:
         keys |= {"kernel": f"{top}/guests/bin/inventory_{guest}.elf", "append": "one machine"}
     return "".join(f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
