@@ -69,8 +69,8 @@ struct engine {
     int (*vm_memory_changed)(struct vm *vm);
 
     /* For engines with clocks that go by themselves (NULL: all of the guest's time comes from the VM
-     * clock, core/clock.h). vm_clock_started: the VM clock was just started, with the vCPUs as they
-     * were handed over; sets TSCs and kvm-clock to it, all of them together. OK, or an error: no
+     * clock, core/clock.h). vm_clock_started: the VM clock was just started; the engine sets TSCs
+     * and kvm-clock to it, all of them together, and takes all vCPUs' states that it was given. OK, or an error: no
      * vCPU may run then. vm_clock_lead: the VM clock is about to be stopped; by how many ns the
      * guest may have seen a later time than the VM clock's. Both with all vCPUs at rest. */
     int (*vm_clock_started)(struct vm *vm);

@@ -108,6 +108,7 @@ static const struct row rows[] = {
     }
     KVM_STATE(KVM_SET_CPUID2, "its CPUID"),
     KVM_STATE(KVM_GET_REGS, "general registers"),
+    KVM_STATE(KVM_SET_REGS, "the same"),
     KVM_STATE(KVM_GET_SREGS, "segments, control registers"),
     KVM_STATE(KVM_SET_SREGS, "the same"),
     KVM_STATE(KVM_GET_SREGS2, "the same, with PAE's registers"),
@@ -122,6 +123,7 @@ static const struct row rows[] = {
     KVM_STATE(KVM_SET_MSRS, "the same"),
     KVM_STATE(KVM_GET_LAPIC, "local APIC"),
     KVM_STATE(KVM_SET_LAPIC, "the same"),
+    KVM_STATE(KVM_SET_VCPU_EVENTS, "events"),
     KVM_STATE(KVM_GET_MP_STATE, "does it run, halt, wait?"),
     KVM_STATE(KVM_SET_MP_STATE, "the same"),
     KVM_STATE(KVM_SET_CLOCK, "the VM's clock"),

@@ -292,7 +292,7 @@ void pc_start_clock(struct vm *vm)
     vm_clock_start(vm);
     int err = engine_vm_clock_started(pc_of(vm)->engine, vm);
     if (err != OK)
-        vm_stop(vm, VM_STOP_ENGINE, 0, "the engine cannot set the guest's clocks: %s",
+        vm_stop(vm, VM_STOP_ENGINE, 0, "the engine does not take the guest's state or clocks: %s",
                 err_name(err));
 }
 

@@ -26,6 +26,9 @@
  * What a guest's WRMSR to TSC or TSC_ADJUST does to a vCPU's TSC it does to TSC_ADJUST too: so
  * tsc_offset is known from TSC_ADJUST, and no clock has to be read for it.
  *
+ * With the clocks, all vCPUs' states are handed over, since a vCPU that runs first may send others
+ * an interrupt at once.
+ *
  * Not done: APIC timers that count (one-shot, periodic) go on in KVM while a VM rests that is not
  * moved; a TSC deadline is set anew.
  */
@@ -203,10 +206,24 @@ static int set_kvm_clock(const struct vm *vm)
     return OK;
 }
 
+/* With which the state was saved, as far as they change it. */
+static int take_saved_requests(const struct vm *vm)
+{
+    const uint32_t wanted = VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_PV_KICK;
+    int err = OK;
+
+    for (uint32_t id = 0; id < vm->vcpu_count && !err; id++) {
+        if (vcpu_requests(vm->vcpu[id]) & wanted)
+            err = kvm_take_saved_requests(x86_cpu_of(vm->vcpu[id]));
+    }
+    return err;
+}
+
 int kvm_clock_started(struct vm *vm)
 {
     struct kvm_vm *kvm = kvm_vm_of(vm);
-    int err = OK;
+    int err = take_saved_requests(vm);
+
 
     for (uint32_t id = 0; id < vm->vcpu_count && !err && kvm->clock_set; id++)
         err = fetch(x86_cpu_of(vm->vcpu[id]));
@@ -216,6 +233,8 @@ int kvm_clock_started(struct vm *vm)
         err = set_kvm_clock(vm);
     for (uint32_t id = 0; id < vm->vcpu_count && !err && kvm->clock_set; id++)
         err = set_deadline(x86_cpu_of(vm->vcpu[id]));
+    if (!err)
+        err = kvm_flush_all(vm);
     kvm->clock_set = err == OK;
     return err;
 }

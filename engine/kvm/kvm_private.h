@@ -132,6 +132,9 @@ int kvm_vcpu_set_state(struct x86_cpu *cpu, uint32_t groups);
 int kvm_take_saved_requests(struct x86_cpu *cpu);
 /* Hands over what kvm_vcpu_set_state has noted. Own thread, or the VM at rest. OK or an error. */
 int kvm_flush_state(struct x86_cpu *cpu);
+/* The same for all vCPUs, before the first of them runs: an interrupt that it sends to one whose
+ * state is handed over later would be overwritten. */
+int kvm_flush_all(const struct vm *vm);
 
 /* --- state_event.c --- */
 /* Before all other state: KVM takes INIT and SIPI here. */

@@ -325,3 +325,31 @@ int kvm_flush_state(struct x86_cpu *cpu)
         k->changed = 0;
     return err;
 }
+
+/* As KVM_RUN would, but at once: what came in between would be overwritten then. */
+static int take_shared_page(struct kvm_vcpu *k)
+{
+    int result = 0;
+
+    if (k->run->kvm_dirty_regs & KVM_SYNC_X86_REGS)
+        result = kvm_ioctl(k->fd, KVM_SET_REGS, &k->run->s.regs.regs);
+    if (result >= 0 && k->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS)
+        result = kvm_ioctl(k->fd, KVM_SET_VCPU_EVENTS, &k->run->s.regs.events);
+    k->run->kvm_dirty_regs = 0;
+    return result < 0 ? kvm_err(result) : OK;
+}
+
+int kvm_flush_all(const struct vm *vm)
+{
+    int err = OK;
+
+    for (uint32_t id = 0; id < vm->vcpu_count && !err; id++) {
+        struct x86_cpu *cpu = x86_cpu_of(vm->vcpu[id]);
+
+        kvm_vcpu_of(cpu)->run->ready_for_interrupt_injection = 0; /* said of another state */
+        err = kvm_flush_state(cpu);
+        if (!err)
+            err = take_shared_page(kvm_vcpu_of(cpu));
+    }
+    return err;
+}
