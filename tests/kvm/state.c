@@ -213,6 +213,17 @@ static void compare(const struct vm_state *put, const struct vm_state *got, cons
         show(pc_cpu(vm_env_vm(&source), id), pc_cpu(vm_env_vm(&target), id));
 }
 
+/* KVM takes INIT and SIPI at once, as a processor would. */
+static void take_requests(struct x86_cpu *cpu)
+{
+    uint32_t requests = vcpu_take_requests(&cpu->vcpu, VCPU_REQ_INIT | VCPU_REQ_SIPI);
+
+    if (requests & VCPU_REQ_INIT)
+        x86_cpu_init(cpu);
+    if (requests & VCPU_REQ_SIPI)
+        x86_cpu_sipi(cpu, (uint8_t)atomic_load(&cpu->vcpu.sipi_vector));
+}
+
 static void one_state(void)
 {
     static struct vm_state before, after;
@@ -225,6 +236,9 @@ static void one_state(void)
     vm_env_save(&source, &before);
     if (!there_and_back(&before))
         return;
+    for (uint32_t id = 0; id < VCPUS; id++)
+        take_requests(pc_cpu(vm, id));
+    vm_env_save(&source, &before);
     for (uint32_t id = 0; id < VCPUS; id++)
         excuse(pc_cpu(vm_env_vm(&target), id), pc_cpu(vm, id));
     vm_env_save(&target, &after);

@@ -154,6 +154,102 @@ static void test_resume_flag_over_rep(void)
     end();
 }
 
+/* --- events that another engine had begun to deliver -------------------------------------------
+ */
+
+/* nop; cli; hlt: with this in flight. */
+static void land(struct x86_in_flight in)
+{
+    begin("\x90\xFA\xF4", 3);
+    e.cpu->event = in;
+    e.cpu->cr2 = 0x1234;
+    run();
+    CHECK_EQ(e.cpu->event.kind, X86_FLIGHT_NONE);
+    CHECK_EQ(e.cpu->rip, CPU_ENV_CODE + 3);
+}
+
+static void test_land_interrupt(void)
+{
+    land((struct x86_in_flight){.kind = X86_FLIGHT_INTERRUPT, .vector = VECTOR});
+    CHECK_EQ(count_of(VECTOR), 1);
+    end();
+}
+
+/* NMIs are masked until its handler's IRET. */
+static void test_land_nmi(void)
+{
+    begin("\x90\xFA\xF4", 3);
+    e.cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_NMI, .vector = X86_NMI};
+    memcpy(e.ram + CPU_ENV_HANDLERS + X86_NMI * HANDLER_SIZE, "\xF4", 1); /* hlt */
+    run();
+    CHECK(e.cpu->nmi_masked);
+    CHECK_EQ(e.cpu->rip, CPU_ENV_HANDLERS + X86_NMI * HANDLER_SIZE + 1);
+    end();
+    land((struct x86_in_flight){.kind = X86_FLIGHT_NMI, .vector = X86_NMI});
+    CHECK_EQ(count_of(X86_NMI), 1);
+    CHECK(!e.cpu->nmi_masked);
+    end();
+}
+
+/* A fault that was only found sets CR2 and DR6; one on its way has done so. */
+static void test_land_exception(void)
+{
+    land((struct x86_in_flight){.kind = X86_FLIGHT_FAULT, .vector = X86_UD});
+    CHECK_EQ(count_of(X86_UD), 1);
+    end();
+    land((struct x86_in_flight){
+        .kind = X86_FLIGHT_FAULT, .vector = X86_DB, .has_payload = true, .payload = X86_DR6_BS});
+    CHECK_EQ(count_of(X86_DB), 1);
+    CHECK_EQ(e.cpu->dr6, X86_DR6_FIXED | X86_DR6_BS);
+    end();
+    land((struct x86_in_flight){.kind = X86_FLIGHT_EXCEPTION, .vector = X86_DB});
+    CHECK_EQ(count_of(X86_DB), 1);
+    CHECK_EQ(e.cpu->dr6, X86_DR6_FIXED);
+    end();
+}
+
+/* With an error code on the stack; its handler here only halts. */
+static void land_page_fault(struct x86_in_flight in, uint64_t cr2)
+{
+    begin("\x90\xFA\xF4", 3);
+    e.cpu->event = in;
+    e.cpu->cr2 = 0x1234;
+    memcpy(e.ram + CPU_ENV_HANDLERS + X86_PF * HANDLER_SIZE, "\xF4", 1);
+    run();
+    CHECK_EQ(e.cpu->cr2, cr2);
+    CHECK_EQ(cpu_env_get64(&e, e.cpu->gpr[RSP]), in.error);
+    CHECK_EQ(cpu_env_get64(&e, e.cpu->gpr[RSP] + 8), CPU_ENV_CODE);
+    end();
+}
+
+static void test_land_page_fault(void)
+{
+    struct x86_in_flight in = {.kind = X86_FLIGHT_FAULT,
+                               .vector = X86_PF,
+                               .has_error = true,
+                               .error = 2,
+                               .has_payload = true,
+                               .payload = 0x5678};
+
+    land_page_fault(in, 0x5678);
+    in = (struct x86_in_flight){
+        .kind = X86_FLIGHT_EXCEPTION, .vector = X86_PF, .has_error = true, .error = 6};
+    land_page_fault(in, 0x1234);
+}
+
+/* It cannot be delivered: the fault for that, as for one that arises here. */
+static void test_land_faults(void)
+{
+    begin("\x90\xFA\xF4", 3);
+    e.cpu->event = (struct x86_in_flight){.kind = X86_FLIGHT_INTERRUPT, .vector = VECTOR};
+    e.ram[CPU_ENV_IDT + VECTOR * 16 + 5] &= 0x7F; /* not present: #NP */
+    memcpy(e.ram + CPU_ENV_HANDLERS + 11 * HANDLER_SIZE, "\xF4", 1);
+    run();
+    CHECK_EQ(e.cpu->rip, CPU_ENV_HANDLERS + 11 * HANDLER_SIZE + 1);
+    CHECK_EQ(cpu_env_get64(&e, e.cpu->gpr[RSP]), VECTOR * 8 + 3); /* IDT, EXT */
+    end();
+}
+
 int main(void)
 {
     UNIT_RUN(test_nmi_before_interrupt);
@@ -161,5 +257,10 @@ int main(void)
     UNIT_RUN(test_resume_flag_over_jump);
     UNIT_RUN(test_resume_flag_over_self_jump);
     UNIT_RUN(test_resume_flag_over_rep);
+    UNIT_RUN(test_land_interrupt);
+    UNIT_RUN(test_land_nmi);
+    UNIT_RUN(test_land_exception);
+    UNIT_RUN(test_land_page_fault);
+    UNIT_RUN(test_land_faults);
     return unit_done();
 }
