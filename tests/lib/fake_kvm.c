@@ -235,6 +235,7 @@ static int vm_ioctl(uint32_t index, unsigned long request, void *argument)
     case KVM_SET_IDENTITY_MAP_ADDR:
     case KVM_X86_SET_MSR_FILTER:
     case KVM_SET_CLOCK:
+    case KVM_GET_CLOCK:
     case KVM_IRQFD:
     case KVM_IOEVENTFD:
         return 0;
@@ -345,9 +346,26 @@ static bool move(struct fake_kvm_vcpu *v, unsigned long request, void *argument)
     return false;
 }
 
+/* The one attribute there is: the TSC's offset. */
+static int move_attribute(struct fake_kvm_vcpu *v, const struct kvm_device_attr *a, bool set)
+{
+    uint64_t *place = (uint64_t *)(uintptr_t)a->addr;
+
+    if (a->group != KVM_VCPU_TSC_CTRL || a->attr != KVM_VCPU_TSC_OFFSET)
+        return -ENXIO;
+    if (set)
+        v->tsc_offset = *place;
+    else
+        *place = v->tsc_offset;
+    return 0;
+}
+
 static int vcpu_ioctl(struct fake_kvm_vcpu *v, unsigned long request, void *argument)
 {
     switch (request) {
+    case KVM_GET_DEVICE_ATTR:
+    case KVM_SET_DEVICE_ATTR:
+        return move_attribute(v, argument, request == KVM_SET_DEVICE_ATTR);
     case KVM_RUN:
         return run_vcpu(v);
     case KVM_GET_MSRS:
