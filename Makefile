@@ -224,6 +224,12 @@ $(O)/test/engine-bin/%: $(O)/test/tests/engine/%.o $(ENGINE_KVM_OBJS) $(O)/test/
 	$(Q)$(CC) $(SANITIZE) -Wl,--wrap=open,--wrap=ioctl -o $@ $(O)/test/tests/engine/$*.o \
 	    $(ENGINE_KVM_OBJS) -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a -Wl,--end-group -lpthread
 
+# And for the whole program (tests/cli/host_failures.py), before libc's: a shared object.
+$(O)/test/fake_kvm.so: tests/lib/fake_kvm.c tests/lib/fake_kvm_preload.c tests/lib/fake_kvm.h
+	@mkdir -p $(@D)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) $(filter-out -MMD -MP,$(COMMON)) -O2 -g -fPIC -shared -D_GNU_SOURCE -o $@ $(filter %.c,$^)
+
 ## hosted-unit    unit tests of the hosted home and the kvm engine under ASan and UBSan
 .PHONY: hosted-unit
 hosted-unit: $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS)
@@ -309,7 +315,7 @@ bench-kvm: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
 	@tools/bench-kvm.sh $(O)
 
-test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) \
+test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/fake_kvm.so \
     $(O)/differential/differential fuzz $(O)/asan/lodge guests own-guests kvm-test
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)

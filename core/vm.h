@@ -30,7 +30,7 @@
 #include "core/state.h"
 #include "core/vcpu.h"
 
-enum { VM_MAX_VCPUS = 16, VM_NAME_SIZE = 64, VM_STOP_TEXT = 160 };
+enum { VM_MAX_VCPUS = 16, VM_NAME_SIZE = 64, VM_STOP_TEXT = 160, VM_ENGINE_WHY = 256 };
 
 enum vm_stop_reason {
     VM_RUNNING = 0,
@@ -68,6 +68,7 @@ struct vm {
     struct apic_bus *apic_bus; /* x86/lapic.h */
     void *machine;             /* struct pc (machine/) */
     void *engine;              /* the engine's own per-VM data */
+    char engine_why[VM_ENGINE_WHY]; /* why it could not make the VM or a vCPU; "": the error says it */
     void *home;                /* the home's own data */
 
     struct lock rest_lock;           /* LOCK_RANK_REST: who holds it has the VM at rest */

@@ -111,7 +111,7 @@ static void show_engines(void)
 {
     const struct x86_level *level = x86_level_find("v3");
     const struct engine *chosen;
-    char why[ENGINES_WHY];
+    char why[ENGINES_WHY], not_taken[ENGINES_WHY];
 
     if (!level)
         return;
@@ -120,7 +120,7 @@ static void show_engines(void)
 
         line("engine", "%s: %s: %s", r->name, err ? "no" : "yes", why);
     }
-    if (engines_choose("auto", level, &chosen, why))
+    if (engines_choose("auto", level, &chosen, why, not_taken))
         line("auto", "takes none for level %s: %s (try --cpu v2)", level->name, why);
     else
         line("auto", "takes %s: the best that works here; it %s", chosen->name, why);

@@ -40,10 +40,11 @@ const struct engine_row engine_rows[] = {
 };
 
 int engines_choose(const char *name, const struct x86_level *level, const struct engine **out,
-                   char *why)
+                   char *why, char *not_taken)
 {
     bool any = strcmp(name, "auto") == 0;
 
+    not_taken[0] = '\0';
     snprintf(why, ENGINES_WHY, "there is no engine '%s'", name);
     for (const struct engine_row *r = engine_rows; r->name; r++) {
         if (!any && strcmp(name, r->name) != 0)
@@ -52,6 +53,7 @@ int engines_choose(const char *name, const struct x86_level *level, const struct
             *out = r->engine;
             return OK;
         }
+        snprintf(not_taken, ENGINES_WHY, "%s: %.300s", r->name, why);
     }
     return ERR_UNSUPPORTED;
 }

@@ -6,7 +6,7 @@
 
 #include "engine/engine.h"
 
-enum { ENGINES_WHY = 256 };
+enum { ENGINES_WHY = 320 };
 
 struct engine_row {
     const char *name;
@@ -18,9 +18,10 @@ struct engine_row {
 /* Best first; ended by a row without a name. */
 extern const struct engine_row engine_rows[];
 
-/* name: "auto", or an engine's. OK with *out, and why it was taken in why[ENGINES_WHY]; else
- * ERR_UNSUPPORTED and why not. */
+/* name: "auto", or an engine's. OK with *out, why it was taken in why[ENGINES_WHY], and what was
+ * passed over ("kvm: ...") or nothing in not_taken[ENGINES_WHY]; else ERR_UNSUPPORTED and why not.
+ */
 int must_check engines_choose(const char *name, const struct x86_level *level,
-                              const struct engine **out, char *why);
+                              const struct engine **out, char *why, char *not_taken);
 
 #endif

@@ -81,16 +81,20 @@ static enum lodge_status status_of(int err)
 static int choose_engine(struct home *h, char *message)
 {
     const struct vm_config *c = &h->options.config;
-    char why[ENGINES_WHY];
+    char why[ENGINES_WHY], not_taken[ENGINES_WHY];
 
     h->level = x86_level_find(c->level);
     if (!h->level) { /* vm_config_check has seen to it that it is "host" */
         x86_level_host(&h->own_level);
         h->level = &h->own_level;
     }
-    if (engines_choose(c->engine, h->level, &h->engine, why)) {
-        snprintf(message, MESSAGE, "no engine here runs level %s: %s (see 'lodge doctor')",
-                 h->level->name, why);
+    if (engines_choose(c->engine, h->level, &h->engine, why, not_taken)) {
+        if (strcmp(c->engine, "auto") == 0)
+            snprintf(message, MESSAGE, "no engine here runs level %s: %s (see 'lodge doctor')",
+                     h->level->name, why);
+        else
+            snprintf(message, MESSAGE, "engine %s does not work here: %s (see 'lodge doctor')",
+                     c->engine, why);
         return ERR_UNSUPPORTED;
     }
     if (h->engine->adapt_profile) {
@@ -98,6 +102,8 @@ static int choose_engine(struct home *h, char *message)
         h->engine->adapt_profile(&h->own_level);
         h->level = &h->own_level;
     }
+    if (h->options.log_level >= SEAM_LOG_INFO && not_taken[0])
+        say("%snot %s", h->who, not_taken);
     if (h->options.log_level >= SEAM_LOG_INFO)
         say("%sengine %s: %s", h->who, h->engine->name, why);
     return OK;
@@ -158,9 +164,9 @@ static int create_machine(struct home *h, char *message)
     if (err && seam_exec_errno())
         snprintf(message, MESSAGE, "cannot get executable memory: %s (%s)",
                  strerror(seam_exec_errno()), seam_errno_hint(seam_exec_errno()));
-    else if (err)
+    else if (err) /* an engine that says why says what to do as well */
         snprintf(message, MESSAGE, "%s (%s)", why,
-                 seam_errno_hint(err == ERR_NO_MEMORY ? ENOMEM : 0));
+                 seam_errno_hint(err == ERR_NO_MEMORY && !h->vm.engine_why[0] ? ENOMEM : 0));
     return err;
 }
 

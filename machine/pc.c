@@ -170,6 +170,7 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
     pc->engine = engine;
     pc->console = console;
     pc->console_owner = console_owner;
+    vm->engine_why[0] = '\0';
     if (config->tsc_khz != 0)
         vm->tsc_khz = config->tsc_khz;
     if (engine->vcpu_kick)
@@ -205,6 +206,10 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
 
 destroy:
     pc_destroy(vm);
+    if (vm->engine_why[0]) {
+        fmt(message, PC_MESSAGE, "%s", vm->engine_why);
+        return err;
+    }
     return fail(message, err, what);
 }
 

@@ -21,7 +21,6 @@
  * Not done: SMM, nested virtualization, Hyper-V's and Xen's paravirtual interfaces: off.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -52,24 +51,6 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long value)
     return result < 0 ? -errno : result;
 }
 
-int kvm_err(int negative_errno)
-{
-    switch (-negative_errno) {
-    case ENOMEM:
-        return ERR_NO_MEMORY;
-    case EACCES:
-    case EPERM:
-        return ERR_PERMISSION;
-    case EBUSY: /* another hypervisor has the processor's virtualization */
-        return ERR_BUSY;
-    case EMFILE:
-    case ENFILE:
-        return ERR_NO_MEMORY;
-    default:
-        return ERR_UNSUPPORTED;
-    }
-}
-
 /* The guest's TSC runs at the rate that was promised: at the host's own if that is close enough
  * (docs/machine.md: 250 ppm), else by scaling, if the processor can. */
 static int set_rate(const struct x86_cpu *cpu)
@@ -77,18 +58,20 @@ static int set_rate(const struct x86_cpu *cpu)
     const struct kvm_vm *kvm = kvm_vm_of(cpu->vcpu.vm);
     int64_t host = kvm->host_tsc_khz, wanted = x86_tsc_khz(cpu->vcpu.vm);
     int64_t apart = host < wanted ? wanted - host : host - wanted;
+    int result;
 
     if (apart * 4000 <= host)
         return OK;
     if (kvm_ioctl_value(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0) {
-        vm_log(
-            cpu->vcpu.vm, SEAM_LOG_ERROR,
-            "this host's TSC runs at %u kHz and cannot be scaled to the %u kHz of the definition",
-            kvm->host_tsc_khz, x86_tsc_khz(cpu->vcpu.vm));
+        (void)fmt(cpu->vcpu.vm->engine_why, VM_ENGINE_WHY,
+                  "this host's TSC runs at %u kHz and cannot be scaled to %u kHz: change or leave "
+                  "out tsc_khz in the VM's file",
+                  kvm->host_tsc_khz, x86_tsc_khz(cpu->vcpu.vm));
         return ERR_UNSUPPORTED;
     }
-    return kvm_ioctl_value(kvm_vcpu_of(cpu)->fd, KVM_SET_TSC_KHZ, (unsigned long)wanted) < 0
-               ? ERR_UNSUPPORTED
+    result = kvm_ioctl_value(kvm_vcpu_of(cpu)->fd, KVM_SET_TSC_KHZ, (unsigned long)wanted);
+    return result < 0
+               ? kvm_trouble(cpu->vcpu.vm->engine_why, VM_ENGINE_WHY, "take the TSC's rate", result)
                : OK;
 }
 
@@ -99,7 +82,8 @@ static uint32_t host_tsc_khz(const struct vm *vm)
 
 static void adapt_profile(struct x86_level *level)
 {
-    int device = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    char why[VM_ENGINE_WHY];
+    int device = kvm_open(why, sizeof(why));
 
     if (device < 0)
         return; /* vm_create will say so */
@@ -143,7 +127,7 @@ static int vcpu_create(struct x86_cpu *cpu)
         k->fd = kvm_ioctl_value(kvm->fd, KVM_CREATE_VCPU, cpu->vcpu.id);
     }
     if (k->fd < 0) {
-        err = kvm_err(k->fd);
+        err = kvm_trouble(cpu->vcpu.vm->engine_why, VM_ENGINE_WHY, "make as many vCPUs", k->fd);
         free(k);
         return err;
     }

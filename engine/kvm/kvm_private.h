@@ -79,8 +79,13 @@ static inline struct kvm_vcpu *kvm_vcpu_of(const struct x86_cpu *cpu)
 /* ioctl that is repeated when a signal comes in between. The result, or -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *argument);
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long value);
+/* --- trouble.c --- */
 /* An errno as one of core/err.h. */
 int kvm_err(int negative_errno);
+/* The same, and a sentence: what KVM did not do ("make a VM"), or what the errno means anyway. */
+int kvm_trouble(char *why, size_t size, const char *what, int negative_errno);
+/* /dev/kvm, or -errno and why. */
+int kvm_open(char *why, size_t size);
 
 /* --- vm.c --- */
 int kvm_vm_create(struct vm *vm);

@@ -73,10 +73,20 @@ struct probe {
     struct sigaction old_action;
     sigset_t old_mask;
     bool has_timer;
+    const char *what; /* KVM did not do, for this reason (negative errno) */
+    int error;
 };
 
 /* Where a look ends: NULL if all is well, else why not. */
 typedef const char *verdict;
+
+/* KVM said no with an errno: the sentence is kvm_trouble's. */
+static verdict trouble(struct probe *p, const char *what, int negative_errno)
+{
+    p->what = what;
+    p->error = negative_errno;
+    return what;
+}
 
 static void put64(uint8_t *p, uint64_t v)
 {
@@ -159,31 +169,28 @@ static verdict make(struct probe *p)
 {
     struct kvm_userspace_memory_region region = {.memory_size = PROBE_MEMORY};
 
+    int result;
+
     p->vm = kvm_ioctl_value(p->device, KVM_CREATE_VM, 0);
-    if (p->vm == -EBUSY)
-        return "another hypervisor uses the processor's virtualization";
-    if (p->vm == -ENOMEM)
-        return "the host has no memory left for a VM";
     if (p->vm < 0)
-        return "KVM does not make VMs here";
+        return trouble(p, "make VMs", p->vm);
     p->memory =
         mmap(NULL, PROBE_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p->memory == MAP_FAILED)
-        return "the host has no memory left for a VM";
+        return trouble(p, "get memory", -errno);
     fill_memory(p->memory);
     region.userspace_addr = (uintptr_t)p->memory;
-    if (kvm_ioctl(p->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-        return "KVM does not take memory here";
+    result = kvm_ioctl(p->vm, KVM_SET_USER_MEMORY_REGION, &region);
+    if (result < 0)
+        return trouble(p, "take memory", result);
     (void)kvm_ioctl_value(p->vm, KVM_SET_TSS_ADDR, 0xFFFBD000);
     p->vcpu = kvm_ioctl_value(p->vm, KVM_CREATE_VCPU, 0);
-    if (p->vcpu == -EBUSY)
-        return "another hypervisor uses the processor's virtualization";
     if (p->vcpu < 0)
-        return "KVM does not make vCPUs here";
+        return trouble(p, "make vCPUs", p->vcpu);
     p->run = mmap(NULL, p->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu, 0);
-    make_timer(p);
     if (p->run == MAP_FAILED)
-        return "the host has no memory left for a VM";
+        return trouble(p, "share a page", -errno);
+    make_timer(p);
     return NULL;
 }
 
@@ -224,14 +231,14 @@ static int enter(const struct probe *p)
 }
 
 /* Runs up to the guest's write to a port. */
-static verdict run_to(const struct probe *p, uint16_t port)
+static verdict run_to(struct probe *p, uint16_t port)
 {
     int error = enter(p);
 
     if (error == EINTR || error == EAGAIN)
         return "a test guest did not come back: this KVM works without hardware, or not at all";
     if (error)
-        return "a test guest could not be run";
+        return trouble(p, "run a test guest", -error);
     if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != port)
         return port == PORT_CAUGHT ? "exceptions do not arrive in a test guest"
                                    : "a test guest did not do what it should";
@@ -241,7 +248,8 @@ static verdict run_to(const struct probe *p, uint16_t port)
 static verdict run_once(struct probe *p, uint64_t *best)
 {
     uint64_t start;
-    verdict v = set_registers(p) < 0 ? "KVM does not take registers here" : NULL;
+    int result = set_registers(p);
+    verdict v = result < 0 ? trouble(p, "take registers", result) : NULL;
 
     if (!v)
         v = run_to(p, PORT_STARTED);
@@ -255,7 +263,14 @@ static verdict run_once(struct probe *p, uint64_t *best)
     return v;
 }
 
-static verdict run_guest(int device, size_t run_size)
+static int refuse(char *why, size_t size, const char *reason)
+{
+    (void)fmt(why, size, "%s", reason);
+    return ERR_UNSUPPORTED;
+}
+
+/* OK, or an error and why. */
+static int run_guest(int device, size_t run_size, char *why, size_t size)
 {
     struct probe p = {.device = device,
                       .vm = -1,
@@ -271,29 +286,9 @@ static verdict run_guest(int device, size_t run_size)
     if (!v && best > (uint64_t)ITERATIONS * NS_PER_ITERATION)
         v = "a test guest crawls: this KVM works without hardware virtualization";
     unmake(&p);
-    return v;
-}
-
-static int refuse(char *why, size_t size, const char *reason)
-{
-    (void)fmt(why, size, "%s", reason);
-    return ERR_UNSUPPORTED;
-}
-
-static int refuse_open(char *why, size_t size)
-{
-    switch (errno) {
-    case ENOENT:
-    case ENODEV:
-    case ENXIO:
-        return refuse(why, size,
-                      "there is no /dev/kvm: no VT-x or AMD-V, or its module is not loaded");
-    case EACCES:
-    case EPERM:
-        return refuse(why, size, "/dev/kvm may not be opened: be in group kvm, or ask for its use");
-    default:
-        return refuse(why, size, "/dev/kvm cannot be opened");
-    }
+    if (p.error)
+        return kvm_trouble(why, size, p.what, p.error);
+    return v ? refuse(why, size, v) : OK;
 }
 
 /* What the engine cannot do without; all of it is in Linux 5.10. */
@@ -327,7 +322,7 @@ static int look(int device, const struct x86_level *level, char *why, size_t siz
 {
     int run_size = kvm_ioctl_value(device, KVM_GET_VCPU_MMAP_SIZE, 0);
     const char *missing;
-    verdict v;
+    int err;
 
     if (kvm_ioctl_value(device, KVM_GET_API_VERSION, 0) != KVM_API_VERSION ||
         run_size < (int)sizeof(struct kvm_run))
@@ -338,19 +333,17 @@ static int look(int device, const struct x86_level *level, char *why, size_t siz
                   missing);
         return ERR_UNSUPPORTED;
     }
-    v = run_guest(device, (size_t)run_size);
-    if (v)
-        return refuse(why, size, v);
-    return kvm_check_level(device, level, why, size);
+    err = run_guest(device, (size_t)run_size, why, size);
+    return err ? err : kvm_check_level(device, level, why, size);
 }
 
 int kvm_probe(const struct x86_level *level, char *why, size_t size)
 {
-    int device = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int device = kvm_open(why, size);
     int err;
 
     if (device < 0)
-        return refuse_open(why, size);
+        return ERR_UNSUPPORTED;
     err = look(device, level, why, size);
     close(device);
     return err;

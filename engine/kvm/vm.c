@@ -8,7 +8,6 @@
  * below 4 GiB, right under the firmware's place.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -48,7 +47,8 @@ int kvm_vm_memory_changed(struct vm *vm)
         int result = kvm_set_slot(kvm, kvm->slots, &vm->mem.slot[kvm->slots]);
 
         if (result < 0)
-            return kvm_err(result);
+            return kvm_trouble(vm->engine_why, sizeof(vm->engine_why), "take the guest's memory",
+                               result);
     }
     return OK;
 }
@@ -123,18 +123,18 @@ static int switch_on(struct kvm_vm *kvm)
     return result;
 }
 
-static int open_vm(struct kvm_vm *kvm)
+static int open_vm(struct vm *vm, struct kvm_vm *kvm)
 {
-    int device = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int device = kvm_open(vm->engine_why, sizeof(vm->engine_why));
     int size;
 
     if (device < 0)
-        return kvm_err(-errno);
+        return kvm_err(device);
     kvm->fd = kvm_ioctl_value(device, KVM_CREATE_VM, 0);
     size = kvm_ioctl_value(device, KVM_GET_VCPU_MMAP_SIZE, 0);
     close(device);
     if (kvm->fd < 0)
-        return kvm_err(kvm->fd);
+        return kvm_trouble(vm->engine_why, sizeof(vm->engine_why), "make VMs", kvm->fd);
     if (size < (int)sizeof(struct kvm_run)) {
         close(kvm->fd);
         return ERR_UNSUPPORTED;
@@ -143,39 +143,46 @@ static int open_vm(struct kvm_vm *kvm)
     return OK;
 }
 
-static int make_first_vcpu(struct kvm_vm *kvm)
+static int make_first_vcpu(struct vm *vm, struct kvm_vm *kvm)
 {
     int khz;
 
     kvm->first_vcpu = kvm_ioctl_value(kvm->fd, KVM_CREATE_VCPU, 0);
     if (kvm->first_vcpu < 0)
-        return kvm_err(kvm->first_vcpu);
+        return kvm_trouble(vm->engine_why, sizeof(vm->engine_why), "make vCPUs", kvm->first_vcpu);
     khz = kvm_ioctl_value(kvm->first_vcpu, KVM_GET_TSC_KHZ, 0);
     kvm->host_tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-    return khz > 0 ? OK : ERR_UNSUPPORTED;
+    return khz > 0 ? OK
+                   : kvm_trouble(vm->engine_why, sizeof(vm->engine_why), "tell the TSC's rate",
+                                 khz < 0 ? khz : -EINVAL);
 }
 
 int kvm_vm_create(struct vm *vm)
 {
     struct sigaction action = {.sa_handler = kicked};
     struct kvm_vm *kvm = calloc(1, sizeof(*kvm));
+    int result;
     int err;
 
     if (!kvm)
         return ERR_NO_MEMORY;
     kvm->pid = getpid();
     lock_init(&kvm->route_lock, LOCK_RANK_APIC);
-    err = open_vm(kvm);
+    err = open_vm(vm, kvm);
     if (err) {
         free(kvm);
         return err;
     }
     vm->engine = kvm;
     kvm->first_vcpu = -1;
-    err = switch_on(kvm);
-    err = err < 0 ? kvm_err(err) : kvm_vm_memory_changed(vm);
+    result = switch_on(kvm);
+    if (result < 0)
+        err = kvm_trouble(vm->engine_why, sizeof(vm->engine_why), "switch on what Lodge needs",
+                          result);
     if (!err)
-        err = make_first_vcpu(kvm);
+        err = kvm_vm_memory_changed(vm);
+    if (!err)
+        err = make_first_vcpu(vm, kvm);
     if (!err && sigaction(KVM_KICK_SIGNAL, &action, NULL) != 0)
         err = ERR_UNSUPPORTED;
     if (err)
