@@ -64,8 +64,8 @@ static int set_rate(const struct x86_cpu *cpu)
         return OK;
     if (kvm_ioctl_value(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0) {
         (void)fmt(cpu->vcpu.vm->engine_why, VM_ENGINE_WHY,
-                  "this host's TSC runs at %u kHz and cannot be scaled to %u kHz: change or leave "
-                  "out tsc_khz in the VM's file",
+                  "this host's TSC runs at %u kHz and cannot be scaled to the %u kHz of the "
+                  "definition: change or leave out tsc_khz",
                   kvm->host_tsc_khz, x86_tsc_khz(cpu->vcpu.vm));
         return ERR_UNSUPPORTED;
     }
