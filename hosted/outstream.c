@@ -18,6 +18,11 @@
  * thread may wait for a processor for longer than a stopped reader deserves (which once cost the
  * message about a guest's death).
  *
+ * Guests print byte by byte, and waking a thread costs more than all else that a byte costs. So the
+ * first byte wakes it, and it lets bytes gather for OUTSTREAM_LINGER_MS before it writes them; those
+ * need not wake it, unless half of the ring is full or somebody waits for the end. Messages come in
+ * whole lines, and before what the guest prints afterwards: their stream does not linger.
+ *
  * Locking: s->lock is a leaf; it is not held during write(). The thread reads ring bytes in
  * [tail, head) without the lock, which is safe because writers fill only what is outside.
  *
@@ -75,6 +80,45 @@ static ssize_t write_some(int fd, const uint8_t *p, size_t n)
     return -errno;
 }
 
+static struct timespec deadline_in(unsigned int ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+static size_t room_of(const struct outstream *s)
+{
+    return s->size - (size_t)(s->head - s->tail);
+}
+
+/* Until there is something to write. */
+static void wait_for_bytes(struct outstream *s)
+{
+    while (s->head == s->tail || s->broken) {
+        s->asleep = true;
+        pthread_cond_wait(&s->data, &s->lock);
+    }
+    s->asleep = false;
+}
+
+static void linger(struct outstream *s)
+{
+    struct timespec until = deadline_in(OUTSTREAM_LINGER_MS);
+
+    while (s->lingers && !s->hurry && !s->broken && room_of(s) > s->size / 2) {
+        if (pthread_cond_timedwait(&s->data, &s->lock, &until) == ETIMEDOUT)
+            break;
+    }
+}
+
 void outstream_run(struct outstream *s)
 {
     pthread_mutex_lock(&s->lock);
@@ -82,8 +126,8 @@ void outstream_run(struct outstream *s)
         size_t at, n;
         ssize_t done;
 
-        while (s->head == s->tail || s->broken)
-            pthread_cond_wait(&s->data, &s->lock);
+        wait_for_bytes(s);
+        linger(s);
         at = (size_t)(s->tail & (s->size - 1));
         n = (size_t)(s->head - s->tail);
         if (n > s->size - at)
@@ -103,11 +147,6 @@ void outstream_run(struct outstream *s)
     }
 }
 
-static size_t room_of(const struct outstream *s)
-{
-    return s->size - (size_t)(s->head - s->tail);
-}
-
 static void copy_in(struct outstream *s, const uint8_t *p, size_t n)
 {
     while (n) {
@@ -119,21 +158,9 @@ static void copy_in(struct outstream *s, const uint8_t *p, size_t n)
         p += part;
         n -= part;
     }
-    pthread_cond_signal(&s->data);
-}
-
-static struct timespec deadline_in(unsigned int ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
+    if (s->asleep || room_of(s) <= s->size / 2)
+        pthread_cond_signal(&s->data);
+    s->asleep = false;
 }
 
 /* Could write() go on now? A stopped reader leaves no room: a full pipe, a terminal after Ctrl-S. */
@@ -206,6 +233,8 @@ bool outstream_flush(struct outstream *s, unsigned int stalled_ms, unsigned int 
 
     pthread_mutex_lock(&s->lock);
     end_stall(s);
+    s->hurry = true;
+    pthread_cond_signal(&s->data);
     for (unsigned int ms = 0; ms < total_ms && stalled < stalled_ms; ms += FLUSH_STEP_MS) {
         struct timespec until = deadline_in(FLUSH_STEP_MS);
         uint64_t tail = s->tail;
@@ -221,6 +250,7 @@ bool outstream_flush(struct outstream *s, unsigned int stalled_ms, unsigned int 
         else
             stalled = 0;
     }
+    s->hurry = false;
     empty = s->head == s->tail;
     pthread_mutex_unlock(&s->lock);
     return empty;

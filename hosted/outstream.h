@@ -12,6 +12,7 @@
 enum {
     OUTSTREAM_WAIT_MS = 100, /* longest that a writer waits for a stopped reader, once per stall */
     OUTSTREAM_WAITS = 4,     /* times that: longest that it waits for any reader */
+    OUTSTREAM_LINGER_MS = 1, /* for which bytes gather before they are written */
 };
 
 struct outstream {
@@ -24,6 +25,9 @@ struct outstream {
     uint64_t tail; /* bytes ever written out; head - tail <= size */
     int fd;
     const char *what; /* "console output", for the notice about dropped bytes */
+    bool lingers;     /* set by whoever made it: bytes gather for OUTSTREAM_LINGER_MS */
+    bool asleep;      /* the thread has nothing to do; else it comes by without being woken */
+    bool hurry;       /* outstream_flush waits: the thread does not linger */
     bool stalled;     /* the reader has stopped: drop without waiting until half is free */
     bool broken;      /* writing failed for good; everything is dropped */
     uint64_t dropped; /* since the last notice */

@@ -394,6 +394,7 @@ static int enclose(struct home *h, char *message)
         err = sandbox_drop_privileges(message, MESSAGE);
     if (!err)
         err = outstream_init(&h->out, STDOUT_FILENO, OUT_SIZE, "console output", output_failed, h);
+    h->out.lingers = true;
     if (!err)
         err = outstream_init(&h->err, STDERR_FILENO, ERR_SIZE, "messages", NULL, NULL);
     if (!err)

@@ -241,6 +241,32 @@ static void test_late_thread_in_between(void)
     CHECK_EQ(s.dropped, 0);
 }
 
+/* A stream that lingers writes once in OUTSTREAM_LINGER_MS, not once a byte; a flush does not wait. */
+static void test_lingers(void)
+{
+    static struct outstream s;
+    const struct timespec apart = {.tv_nsec = 20000};
+    uint8_t bytes[300];
+    int fds[2], packets = 0;
+    pthread_t t;
+    double began = now();
+
+    CHECK(pipe2(fds, O_DIRECT | O_NONBLOCK) == 0); /* each write is read as one */
+    CHECK(outstream_init(&s, fds[1], RING, "test output", NULL, NULL) == 0);
+    s.lingers = true;
+    CHECK(pthread_create(&t, NULL, run, &s) == 0);
+    pthread_detach(t);
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        outstream_put(&s, "x", 1);
+        nanosleep(&apart, NULL);
+        packets += read(fds[0], bytes, sizeof(bytes)) > 0;
+    }
+    CHECK(outstream_flush(&s, 1000, 5000));
+    while (read(fds[0], bytes, sizeof(bytes)) > 0)
+        packets++;
+    CHECK(packets >= 1 && packets <= (int)((now() - began) * 1000 / OUTSTREAM_LINGER_MS) + 2);
+}
+
 int main(void)
 {
     UNIT_RUN(test_quick_reader);
@@ -250,5 +276,6 @@ int main(void)
     UNIT_RUN(test_nonblocking_descriptor);
     UNIT_RUN(test_late_thread_at_the_end);
     UNIT_RUN(test_late_thread_in_between);
+    UNIT_RUN(test_lingers);
     return unit_done();
 }
