@@ -25,6 +25,7 @@ void vcpu_init(struct vcpu *v, struct vm *vm, uint32_t id)
     atomic_init(&v->requests, 0);
     atomic_init(&v->sipi_vector, 0);
     atomic_init(&v->parked, 0);
+    atomic_init(&v->inside, 0);
     atomic_init(&v->resting, 1);
 }
 

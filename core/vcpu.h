@@ -35,6 +35,7 @@ struct vcpu {
     _Atomic uint32_t sipi_vector;
     /* Written under vm->rest_lock or by the own thread as said in core/vm.c. */
     _Atomic uint32_t resting; /* 1: stands at an instruction boundary and touches no guest state */
+    _Atomic uint32_t inside;  /* 1: waits in vm_rest_begin, in the middle of an instruction */
     _Atomic uint32_t parked;  /* 1: sleeps on `requests`, or is about to */
     uint64_t halted_ns;       /* time spent in vcpu_park: for the meter */
     uint64_t exits[EXIT_REASONS]; /* counted by vcpu_handle_exit; own thread only */

@@ -12,6 +12,11 @@
  * the device's handler runs, which may need it as well. rest_owner equals a vCPU only if that vCPU
  * stored it, so it can ask without the lock.
  *
+ * Such a vCPU waits in the middle of an instruction. For another vCPU that is good enough; who asks
+ * from outside wants to save, and must find every vCPU between two. So it lets go of the lock until
+ * nobody is `inside` any more. Meanwhile rest stays wanted (rest_outside): a vCPU that has done its
+ * instruction stays at the boundary behind it, and each is inside of one at most, so this ends.
+ *
  * End. The first vm_stop claims the fields, fills them and publishes stop_reason last.
  */
 #include "core/vm.h"
@@ -41,17 +46,13 @@ static void wait_until_resting(struct vm *vm, const struct vcpu *v)
     }
 }
 
-void vm_rest_begin(struct vm *vm, struct vcpu *self)
+static void take_rest(struct vm *vm, struct vcpu *self)
 {
-    if (self && atomic_load_explicit(&vm->rest_owner, memory_order_relaxed) == self) {
-        vm->rest_depth++;
-        return;
-    }
-    if (self)
-        vcpu_leave(self);
     lock_take(&vm->rest_lock);
     if (self)
         atomic_store(&self->resting, 0);
+    else
+        atomic_store(&vm->rest_outside, 1);
     atomic_store_explicit(&vm->rest_owner, self, memory_order_relaxed);
     vm->rest_depth = 1;
     atomic_store(&vm->rest_wanted, 1);
@@ -63,14 +64,46 @@ void vm_rest_begin(struct vm *vm, struct vcpu *self)
             wait_until_resting(vm, vm->vcpu[i]);
 }
 
+static bool is_one_inside(const struct vm *vm)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        if (atomic_load(&vm->vcpu[i]->inside))
+            return true;
+    return false;
+}
+
+void vm_rest_begin(struct vm *vm, struct vcpu *self)
+{
+    if (self && atomic_load_explicit(&vm->rest_owner, memory_order_relaxed) == self) {
+        vm->rest_depth++;
+        return;
+    }
+    if (self) {
+        atomic_store(&self->inside, 1);
+        vcpu_leave(self);
+    }
+    take_rest(vm, self);
+    if (self)
+        atomic_store(&self->inside, 0);
+    while (!self && is_one_inside(vm)) {
+        atomic_store_explicit(&vm->rest_owner, NULL, memory_order_relaxed);
+        lock_release(&vm->rest_lock);
+        seam_yield();
+        take_rest(vm, NULL);
+    }
+}
+
 void vm_rest_end(struct vm *vm, struct vcpu *self)
 {
-    (void)self;
     if (--vm->rest_depth > 0)
         return;
     atomic_store_explicit(&vm->rest_owner, NULL, memory_order_relaxed);
-    atomic_store(&vm->rest_wanted, 0);
-    seam_wake(&vm->rest_wanted, true);
+    if (!self)
+        atomic_store(&vm->rest_outside, 0);
+    if (!atomic_load(&vm->rest_outside)) {
+        atomic_store(&vm->rest_wanted, 0);
+        seam_wake(&vm->rest_wanted, true);
+    }
     lock_release(&vm->rest_lock);
 }
 

@@ -17,7 +17,8 @@
  * Rest: vm_rest_begin returns when no other vCPU stands inside an instruction; none will start one
  * before vm_rest_end. It is the one quiescence primitive: saving, changing the memory map, locked
  * operations that cross a cache line, eviction of code all use it. A vCPU that calls it counts as
- * resting while it waits its turn, so whatever it translated before is to be translated again.
+ * resting for other vCPUs while it waits its turn, so whatever it translated before is to be
+ * translated again; not for others, who find all vCPUs between two instructions.
  */
 #ifndef LODGE_CORE_VM_H
 #define LODGE_CORE_VM_H
@@ -75,6 +76,7 @@ struct vm {
     struct vcpu *_Atomic rest_owner; /* the vCPU that holds it, and how often it asked */
     uint32_t rest_depth;
     _Atomic uint32_t rest_wanted;  /* 1 while somebody wants or has rest; vCPUs wait on it */
+    _Atomic uint32_t rest_outside; /* 1 while somebody who is no vCPU wants or has it */
     _Atomic uint32_t rest_arrived; /* bumped by each vCPU that comes to rest */
 
     _Atomic uint32_t stop_claimed; /* 1: somebody is writing the three below */

@@ -224,8 +224,10 @@ static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct
 {
     struct vcpu *v = &cpu->vcpu;
     uint32_t requests = vcpu_requests(v);
-    if (requests & VCPU_REQ_REST)
+    if (requests & VCPU_REQ_REST) {
         vcpu_rest(v);
+        requests = vcpu_requests(v); /* it may not be to go on */
+    }
     if (requests & (VCPU_REQ_STOP | VCPU_REQ_KICK)) {
         e->reason = EXIT_KICK;
         return X86_EXIT;
