@@ -10,6 +10,10 @@
  * still to be: so it comes from there as due, since one interrupt too many is better than one too
  * few, unless it waits in IRR; and goes there without its initial count.
  *
+ * Who runs it in our place may take from a guest what we would not: KVM keeps reserved bits of ICR
+ * and LVT, the BSP flag as it was written, vectors below 16. Nothing of that means anything, and
+ * none of it comes here: else a guest could bring itself into a state that no engine loads.
+ *
  * The vCPU is at rest, and its engine keeps the APIC (engine.h, keeps_apic): so no timer of ours is
  * to fire; loading a state arms it, lapic_hold_timer undoes that. Whoever gives the APIC back to
  * x86/lapic.c loads it as a saved state.
@@ -53,6 +57,36 @@ uint64_t lapic_get_tsc_deadline(const struct x86_cpu *cpu)
     return lapic_timer_read_deadline(cpu->lapic);
 }
 
+static void mask_reg(struct lapic *l, uint32_t offset, uint32_t bits)
+{
+    lapic_set_reg(l, offset, lapic_reg(l, offset) & bits);
+}
+
+/* What lapic_state.c's check wants of registers; their mode, in APIC_BASE, is set. */
+static void make_reachable(struct lapic *l)
+{
+    static const uint16_t masked[] = {LAPIC_TPR, LAPIC_SVR, LAPIC_ICR, LAPIC_TIMER_DIVIDE};
+    for (size_t i = 0; i < ARRAY_SIZE(masked); i++)
+        mask_reg(l, masked[i], lapic_writable_bits(l, masked[i]));
+    for (uint32_t lvt = LAPIC_LVT_TIMER; lvt <= LAPIC_LVT_ERROR; lvt += 16) {
+        mask_reg(l, lvt, lapic_writable_bits(l, lvt));
+        if (!(lapic_reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE))
+            lapic_set_reg(l, lvt, lapic_reg(l, lvt) | LAPIC_LVT_MASKED);
+    }
+    for (uint32_t first = LAPIC_ISR; first <= LAPIC_IRR; first += LAPIC_TMR - LAPIC_ISR)
+        mask_reg(l, first, ~((1u << LAPIC_FIRST_VECTOR) - 1));
+    mask_reg(l, LAPIC_ESR, LAPIC_ERROR_BITS);
+    lapic_set_reg(l, LAPIC_DFR, lapic_reg(l, LAPIC_DFR) | 0x0FFFFFFF);
+    if (lapic_is_x2apic(l)) {
+        lapic_set_reg(l, LAPIC_LDR, lapic_x2apic_ldr(l->cpu->vcpu.id));
+    } else {
+        mask_reg(l, LAPIC_LDR, 0xFF000000);
+        mask_reg(l, LAPIC_ICR_HIGH, 0xFF000000);
+    }
+    if (lapic_timer_mode(l) >= LAPIC_TSC_DEADLINE)
+        lapic_set_reg(l, LAPIC_TIMER_INITIAL, 0);
+}
+
 void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], uint64_t base,
                     uint64_t tsc_deadline)
 {
@@ -61,6 +95,7 @@ void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], ui
                                        LAPIC_TIMER_CURRENT};
     struct lapic *l = cpu->lapic;
     uint32_t words = 0;
+    base = (base & ~LAPIC_BASE_BSP) | (cpu->vcpu.id == 0 ? LAPIC_BASE_BSP : 0);
     atomic_store(&l->base, base);
     lapic_set_identity(l);
     for (uint32_t offset = 0; offset < LAPIC_PAGE_SIZE; offset += 16) {
@@ -70,6 +105,7 @@ void lapic_set_page(struct x86_cpu *cpu, const uint8_t page[LAPIC_PAGE_SIZE], ui
         if (!is_derived)
             lapic_set_reg(l, offset, word_of(page, offset));
     }
+    make_reachable(l);
     for (uint32_t n = 0; n < 8; n++)
         if (lapic_reg(l, LAPIC_IRR + n * 16) != 0)
             words |= 1u << n;

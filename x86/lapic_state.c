@@ -13,7 +13,7 @@
 #include "core/mem.h"
 #include "x86/lapic_private.h"
 
-enum { VECTOR_WORDS = 8, ESR_BITS = 0xE0, APIC_ICR_BITS = 0xCCFFF };
+enum { VECTOR_WORDS = 8, APIC_ICR_BITS = 0xCCFFF };
 
 static const uint16_t vector_registers[] = {LAPIC_ISR, LAPIC_TMR, LAPIC_IRR};
 
@@ -123,7 +123,7 @@ static bool registers_are_valid(const struct lapic *l, const struct saved *s)
                 return false;
     return (plain_of(s, LAPIC_DFR) & 0x0FFFFFFF) == 0x0FFFFFFF &&
            (plain_of(s, LAPIC_ICR) & ~(uint32_t)APIC_ICR_BITS) == 0 &&
-           ((plain_of(s, LAPIC_ESR) | s->esr_pending) & ~(uint32_t)ESR_BITS) == 0;
+           ((plain_of(s, LAPIC_ESR) | s->esr_pending) & ~(uint32_t)LAPIC_ERROR_BITS) == 0;
 }
 
 static bool vectors_are_valid(const struct saved *s)
