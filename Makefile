@@ -301,7 +301,7 @@ test-nightly: setup-test
 
 ## test-kvm       all tests of the kvm engine, in an emulated machine with AMD-V (docs/rig.md)
 test-kvm: setup-kvm
-	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests kvm-test rig
 	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites-nightly kvm
 
 ## bench          boot time beside qemu-system-x86_64 -accel tcg
