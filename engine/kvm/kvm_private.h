@@ -146,6 +146,8 @@ int kvm_flush_all(const struct vm *vm);
 int kvm_get_run_state(struct x86_cpu *cpu);
 int kvm_get_events(struct x86_cpu *cpu);
 int kvm_set_events(const struct x86_cpu *cpu);
+/* Drops what KVM has in store of an earlier life: INIT, SIPI, SMI. At rest; all state is set next. */
+int kvm_forget_events(const struct x86_cpu *cpu);
 
 /* --- state_msr.c, state_clock.c --- */
 /* Of a vCPU, or (features) of /dev/kvm. */

@@ -9,6 +9,11 @@
  * State that KVM takes only in one piece (segments, control registers and APIC_BASE) is moved in
  * one piece.
  *
+ * What a guest has set beyond its level stays behind when state is fetched, as it means nothing: else
+ * the guest could bring itself into a state that no engine loads. KVM lets it have EFER.LMSLE on
+ * AMD's processors, bit 11 of DR7, upper halves of 32-bit MSRs, and, under nested paging, bits of
+ * CR3 that the level's physical addresses do not have.
+ *
  * Getting begins with the run state: KVM takes a pending INIT or SIPI when it is asked for that,
  * and then other registers are not what they were. Events are in state_event.c.
  */
@@ -18,6 +23,8 @@
 #include "engine/kvm/kvm_private.h"
 #include "isa/x86.h"
 #include "x86/lapic.h"
+
+enum { DR7_ZERO = 0xD800 }; /* bits 11, 12, 14, 15 (SDM 3B 17.2.4) */
 
 /* --- registers -------------------------------------------------------------------------------- */
 
@@ -126,9 +133,9 @@ static int get_system(struct x86_cpu *cpu, uint64_t *apic_base)
     cpu->idtr = (struct x86_table){s.idt.base, s.idt.limit};
     cpu->cr0 = s.cr0;
     cpu->cr2 = s.cr2;
-    cpu->cr3 = s.cr3;
+    cpu->cr3 = s.cr3 & (BIT(cpu->level->physical_bits) - 1);
     cpu->cr4 = s.cr4;
-    cpu->efer = s.efer;
+    cpu->efer = s.efer & cpu->level->efer_mask;
     if (s.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
         memcpy(cpu->pdpte, s.pdptrs, sizeof(cpu->pdpte));
     cpu->xcr0 = x.nr_xcrs > 0 ? x.xcrs[0].value : X86_XCR0_X87;
@@ -234,7 +241,7 @@ static int get_debug(struct x86_cpu *cpu)
         return kvm_err(result);
     memcpy(cpu->dr, d.db, sizeof(cpu->dr));
     cpu->dr6 = d.dr6;
-    cpu->dr7 = d.dr7;
+    cpu->dr7 = (d.dr7 & ~(uint64_t)DR7_ZERO) | X86_DR7_FIXED;
     return OK;
 }
 
@@ -345,11 +352,15 @@ int kvm_flush_all(const struct vm *vm)
 
     for (uint32_t id = 0; id < vm->vcpu_count && !err; id++) {
         struct x86_cpu *cpu = x86_cpu_of(vm->vcpu[id]);
+        struct kvm_vcpu *k = kvm_vcpu_of(cpu);
 
-        kvm_vcpu_of(cpu)->run->ready_for_interrupt_injection = 0; /* said of another state */
-        err = kvm_flush_state(cpu);
+        k->run->ready_for_interrupt_injection = 0; /* said of another state */
+        if (k->changed == ENGINE_STATE_ALL && k->configured) /* a new life: reset, load */
+            err = kvm_forget_events(cpu);
         if (!err)
-            err = take_shared_page(kvm_vcpu_of(cpu));
+            err = kvm_flush_state(cpu);
+        if (!err)
+            err = take_shared_page(k);
     }
     return err;
 }

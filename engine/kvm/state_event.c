@@ -63,8 +63,7 @@ static void events_from(struct x86_cpu *cpu, const struct kvm_vcpu_events *v)
         vcpu_request(&cpu->vcpu, VCPU_REQ_NMI);
 }
 
-/* Not the SIPI's vector: the boot processor may have sent one already when this thread hands over
- * its first state, and KVM keeps it with the vector; none is pending in a state that is set. */
+/* Not the SIPI's vector: none is pending in a state that is set. */
 static struct kvm_vcpu_events events_to(const struct x86_cpu *cpu)
 {
     const struct x86_in_flight *in = &cpu->event;
@@ -142,6 +141,26 @@ int kvm_get_run_state(struct x86_cpu *cpu)
     }
     cpu->pv_kick = cpu->activity == X86_RUNNING && has_kicks(cpu->level);
     return OK;
+}
+
+/* First the events: an SMI that is requested becomes a pending one only when they are asked for, and
+ * while one is pending, KVM takes no state that waits for SIPI. They take a latched INIT with them;
+ * a SIPI is taken by one that waits for it, when it is asked for its state. */
+int kvm_forget_events(const struct x86_cpu *cpu)
+{
+    const struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+    struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_INIT_RECEIVED};
+    struct kvm_vcpu_events v = {0};
+    int result = kvm_ioctl(k->fd, KVM_GET_VCPU_EVENTS, &v);
+
+    v = (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SMM};
+    if (result >= 0)
+        result = kvm_ioctl(k->fd, KVM_SET_VCPU_EVENTS, &v);
+    if (result >= 0)
+        result = kvm_ioctl(k->fd, KVM_SET_MP_STATE, &mp);
+    if (result >= 0)
+        result = kvm_ioctl(k->fd, KVM_GET_MP_STATE, &mp);
+    return result < 0 ? kvm_err(result) : OK;
 }
 
 /* A SIPI that came before its INIT was taken belongs after it (x86/interrupt.c says why). */

@@ -88,6 +88,9 @@ int kvm_get_msrs(struct x86_cpu *cpu)
         for (uint32_t n = 0; n < rows[i].count; n++)
             *place(cpu, i, n) = l.head.entries[at++].data;
     }
+    cpu->msr.sysenter_cs &= UINT32_MAX; /* on AMD's, KVM or the processor may take all 64 bits */
+    cpu->msr.sfmask &= UINT32_MAX;
+    cpu->msr.tsc_aux &= UINT32_MAX;
     if (!err)
         x86_kvm_fetch_steal(cpu);
     return err;
