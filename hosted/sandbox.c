@@ -35,8 +35,13 @@
  * guest's loads, stores and branches are not the host's, and there is no secret here but the
  * guest's own RAM; the cost would be 10 to 30 % of an interpreter's speed, which lives on
  * store-to-load forwarding. So we ask for what newer kernels do: nothing. Mitigations between
- * processes that an administrator has set for all stay in force. The translator, which runs guest
- * code natively, has to decide this anew.
+ * processes that an administrator has set for all stay in force. Under kvm this process executes
+ * nothing of the guest's either; KVM gives the processor the guest's own settings on entry. The
+ * translator, which runs guest code natively, has to decide this anew.
+ *
+ * Of KVM, /dev/kvm is closed, and what is left of the VM's and vCPUs' descriptors is running, events
+ * and registers: no memory slot, vCPU, device or capability can be made or changed. Registers may be
+ * set to what the guest could not set itself, as KVM lets any of its users do.
  *
  * Not done: namespaces and a user of its own (an ordinary user may not; the filter leaves nothing
  * that they would still hide).

@@ -18,7 +18,8 @@
  *
  * Halting is done in the kernel, which can wake a vCPU for its APIC's timer without us.
  *
- * Not done: SMM, nested virtualization, Hyper-V's and Xen's paravirtual interfaces: off.
+ * Not done: SMM (KVM cannot be kept from it: a guest that sends an SMI ends there); nested
+ * virtualization, Hyper-V's and Xen's paravirtual interfaces: off.
  */
 #include <errno.h>
 #include <stdlib.h>
