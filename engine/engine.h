@@ -54,8 +54,10 @@ struct engine {
     bool keeps_apic;
     int (*send_message)(struct vm *vm, const struct apic_message *m);
 
-    /* Can this host run that level? OK, or an error with a one-line reason in why[]. */
-    int (*probe)(const struct x86_level *level, char *why, size_t size);
+    /* Can this host run that level? OK, or an error with a one-line reason in why[]. With `closely`,
+     * also whether it does so as it should, which may take a while: for who has not asked for this
+     * engine. */
+    int (*probe)(const struct x86_level *level, bool closely, char *why, size_t size);
 
     /* Takes from a level's mitigation profile what would not be true under this engine on this
      * host; called for a VM that is made, before vm_create (NULL: all of it is true). */

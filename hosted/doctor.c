@@ -116,7 +116,7 @@ static void show_engines(void)
     if (!level)
         return;
     for (const struct engine_row *r = engine_rows; r->name; r++) {
-        int err = r->look(level, why, sizeof(why));
+        int err = r->look(level, true, why, sizeof(why));
 
         line("engine", "%s: %s: %s", r->name, err ? "no" : "yes", why);
     }

@@ -4,26 +4,29 @@
  * The engines of the hosted home, best first. `auto` takes the first that works on this host and
  * runs the wanted level; what was found is said by `lodge doctor` and `lodge run -v`.
  *
- * A look at kvm runs a guest (engine/kvm/probe.c): a device that opens proves little.
+ * A close look at kvm runs a guest (engine/kvm/probe.c): a device that opens proves little. Who names
+ * an engine gets it without: the guest would cost more than all else that comes before the VM's own
+ * first instruction.
  */
 #include "hosted/engines.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static int look_at_kvm(const struct x86_level *level, char *why, size_t size)
+static int look_at_kvm(const struct x86_level *level, bool closely, char *why, size_t size)
 {
-    int err = engine_kvm.probe(level, why, size);
+    int err = engine_kvm.probe(level, closely, why, size);
 
     if (!err)
-        snprintf(why, size, "ran a test guest at the processor's speed, and offers all of level %s",
+        snprintf(why, size, "%s all of level %s",
+                 closely ? "ran a test guest at the processor's speed, and offers" : "offers",
                  level->name);
     return err;
 }
 
-static int look_at_soft(const struct x86_level *level, char *why, size_t size)
+static int look_at_soft(const struct x86_level *level, bool closely, char *why, size_t size)
 {
-    int err = engine_soft.probe(level, why, size);
+    int err = engine_soft.probe(level, closely, why, size);
 
     if (!err)
         snprintf(why, size,
@@ -49,7 +52,7 @@ int engines_choose(const char *name, const struct x86_level *level, const struct
     for (const struct engine_row *r = engine_rows; r->name; r++) {
         if (!any && strcmp(name, r->name) != 0)
             continue;
-        if (r->look(level, why, ENGINES_WHY) == OK && r->engine) {
+        if (r->look(level, any, why, ENGINES_WHY) == OK && r->engine) {
             *out = r->engine;
             return OK;
         }

@@ -11,8 +11,8 @@ enum { ENGINES_WHY = 320 };
 struct engine_row {
     const char *name;
     const struct engine *engine; /* NULL: not in this build */
-    /* Can this host run `level` with it? OK, or an error; why[] says what was found either way. */
-    int (*look)(const struct x86_level *level, char *why, size_t size);
+    /* engine->probe, but why[] says what was found either way. */
+    int (*look)(const struct x86_level *level, bool closely, char *why, size_t size);
 };
 
 /* Best first; ended by a row without a name. */

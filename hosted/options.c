@@ -36,7 +36,7 @@ const char options_run_help[] =
     "  -m, --memory SIZE    512M, 2G (default 512M)\n"
     "  -c, --cpus N         number of vCPUs, 1 to 16 (default 1)\n"
     "      --cpu LEVEL      v2, v3 or host (default v3)\n"
-    "  -e, --engine NAME    auto or soft (default auto)\n"
+    "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
     "      --name NAME      what messages call the VM\n"
     "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
     "      --no-reboot      a guest's reboot ends the run with status 0\n"

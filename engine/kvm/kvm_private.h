@@ -162,6 +162,6 @@ int kvm_get_clock(struct x86_cpu *cpu);
 int kvm_set_clock(const struct x86_cpu *cpu);
 
 /* --- probe.c --- */
-int kvm_probe(const struct x86_level *level, char *why, size_t size);
+int kvm_probe(const struct x86_level *level, bool closely, char *why, size_t size);
 
 #endif

@@ -318,11 +318,11 @@ static const char *missing_capability(int device)
     return NULL;
 }
 
-static int look(int device, const struct x86_level *level, char *why, size_t size)
+static int look(int device, const struct x86_level *level, bool closely, char *why, size_t size)
 {
     int run_size = kvm_ioctl_value(device, KVM_GET_VCPU_MMAP_SIZE, 0);
     const char *missing;
-    int err;
+    int err = OK;
 
     if (kvm_ioctl_value(device, KVM_GET_API_VERSION, 0) != KVM_API_VERSION ||
         run_size < (int)sizeof(struct kvm_run))
@@ -333,18 +333,19 @@ static int look(int device, const struct x86_level *level, char *why, size_t siz
                   missing);
         return ERR_UNSUPPORTED;
     }
-    err = run_guest(device, (size_t)run_size, why, size);
+    if (closely)
+        err = run_guest(device, (size_t)run_size, why, size);
     return err ? err : kvm_check_level(device, level, why, size);
 }
 
-int kvm_probe(const struct x86_level *level, char *why, size_t size)
+int kvm_probe(const struct x86_level *level, bool closely, char *why, size_t size)
 {
     int device = kvm_open(why, size);
     int err;
 
     if (device < 0)
         return ERR_UNSUPPORTED;
-    err = look(device, level, why, size);
+    err = look(device, level, closely, why, size);
     close(device);
     return err;
 }

@@ -43,8 +43,9 @@ enum { SOFT_PAGES = (sizeof(struct soft_vcpu) + PAGE_SIZE - 1) / PAGE_SIZE };
 /* DR7.L0 .. G3 */
 #define DR7_ENABLES 0xFFu
 
-static int soft_probe(const struct x86_level *level, char *why, size_t size)
+static int soft_probe(const struct x86_level *level, bool closely, char *why, size_t size)
 {
+    (void)closely;
     const char *missing = x86_level_missing(level);
     if (!missing)
         return OK;

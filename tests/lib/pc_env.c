@@ -16,9 +16,10 @@ static struct pc_env *env_of(struct vm *vm)
 
 /* --- an engine without code --- */
 
-static int probe(const struct x86_level *level, char *why, size_t size)
+static int probe(const struct x86_level *level, bool closely, char *why, size_t size)
 {
     (void)level;
+    (void)closely;
     snprintf(why, size, "always");
     return OK;
 }
