@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * Files that a VM boots from, read into memory of our own. Not mapped: a file that somebody
- * truncates while it is mapped kills its reader with SIGBUS, and one that somebody rewrites changes
- * under a loader that has checked it. They stay for as long as the VM, since a reset boots from
- * them again and by then the sandbox lets nobody open a file.
+ * Files that a VM is made from. The configuration is read into memory of our own. Kernel and initrd,
+ * which are large, are not: what is loaded of them goes from the file to the guest's RAM at once.
+ * They are kept open for as long as the VM, since a reset boots from them again and by then the
+ * sandbox lets nobody open a file. So a file that is replaced (as package managers do it) is booted
+ * from as it was; one that is written to while a VM has it is not booted from any more, as nobody
+ * could say what it would be.
+ *
+ * Nothing is mapped: a file that somebody truncates while it is mapped kills its reader with SIGBUS,
+ * and one that somebody rewrites changes under a loader that has checked it.
  *
  * O_NONBLOCK is for FIFOs, which would otherwise block until a writer comes; what is not a regular
  * file is refused. /dev/stdin and process substitution are refused with it, and say so. So are
@@ -20,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/err.h"
@@ -80,10 +86,10 @@ static int open_checked(const struct file_request *r, int *fd, struct stat *st, 
 }
 
 /* All n bytes: NULL, or why not. */
-static const char *read_exactly(int fd, uint8_t *p, size_t n)
+static const char *read_exactly(int fd, uint64_t offset, uint8_t *p, size_t n)
 {
     while (n) {
-        ssize_t done = read(fd, p, n);
+        ssize_t done = pread(fd, p, n, (off_t)offset);
 
         if (done < 0 && errno == EINTR)
             continue;
@@ -92,6 +98,7 @@ static const char *read_exactly(int fd, uint8_t *p, size_t n)
         if (done == 0)
             return "it has fewer bytes than its size says";
         p += done;
+        offset += (uint64_t)done;
         n -= (size_t)done;
     }
     return NULL;
@@ -109,7 +116,7 @@ static int read_into_memory(struct file_bytes *out, const struct file_request *r
                  r->path, (unsigned long long)size);
         return ERR_NO_MEMORY;
     }
-    failure = read_exactly(fd, p, size);
+    failure = read_exactly(fd, 0, p, size);
     if (failure) {
         snprintf(message, message_size,
                  "cannot read %s '%s': %s (try again, or copy it to a disk first)", r->what,
@@ -134,6 +141,40 @@ int file_read(struct file_bytes *out, const struct file_request *r, char *messag
     if (fd >= 0)
         close(fd);
     return err;
+}
+
+int file_keep(struct file_kept *out, const struct file_request *r, char *message,
+              size_t message_size)
+{
+    int err = open_checked(r, &out->fd, &out->stat, message, message_size);
+
+    out->failure = NULL;
+    if (err && out->fd >= 0)
+        close(out->fd);
+    return err;
+}
+
+static bool is_same(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* The system call itself: the C library's fstat() is one that takes paths, too. */
+static bool has_changed(const struct file_kept *f)
+{
+    struct stat now;
+
+    return syscall(SYS_fstat, f->fd, &now) != 0 || now.st_size != f->stat.st_size ||
+           !is_same(&now.st_mtim, &f->stat.st_mtim);
+}
+
+int file_kept_read(void *file, uint64_t offset, void *to, size_t n)
+{
+    struct file_kept *f = file;
+
+    f->failure = has_changed(f) ? "it has changed since the VM was started"
+                                : read_exactly(f->fd, offset, to, n);
+    return f->failure ? ERR_IO : OK;
 }
 
 void file_free(struct file_bytes *f)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Whole files in memory: kernels, initrds, configuration. See files.c. */
+/* Files of the operator's: configuration as a whole, kernels and initrds in pieces. See files.c. */
 #ifndef LODGE_HOSTED_FILES_H
 #define LODGE_HOSTED_FILES_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "core/types.h"
 
@@ -27,5 +28,19 @@ struct file_request {
 int must_check file_read(struct file_bytes *out, const struct file_request *r, char *message,
                          size_t message_size);
 void file_free(struct file_bytes *f);
+
+/* A regular file that stays open. */
+struct file_kept {
+    int fd;
+    struct stat stat;    /* as it was opened */
+    const char *failure; /* why file_kept_read failed, NULL: it has not */
+};
+
+/* The same errors. */
+int must_check file_keep(struct file_kept *out, const struct file_request *r, char *message,
+                         size_t message_size);
+/* struct boot_file.read, of a struct file_kept. A file that has changed since it was opened is not
+ * read: ERR_IO. */
+int file_kept_read(void *file, uint64_t offset, void *to, size_t n);
 
 #endif

@@ -32,7 +32,7 @@ struct home {
     struct x86_level own_level; /* what level points at when it is "host" */
     const struct engine *engine;
 
-    struct file_bytes kernel, initrd;
+    struct file_kept kernel, initrd;
     void *ram; /* options.config.memory bytes, shared mapping of a memfd */
 
     int signal_fd;

@@ -104,9 +104,10 @@ static const struct row rows[] = {
     {SYS_poll, {{0}}, "the main thread waits for timer, signals, input; has a reader stopped?"},
     {SYS_read, {{0}}, "timer, signals, wake-ups, the operator's keys; nothing new can be opened"},
     {SYS_write, {{0}}, "console output, messages, wake-ups; to what is already open"},
-    {SYS_pread64, {{0}}, "a vCPU's thread reads how long it had no processor: its steal time"},
+    {SYS_pread64, {{0}}, "steal time: how long a vCPU's thread had no processor; a reset's kernel"},
     {SYS_sched_yield, {{0}}, "a vCPU that spins lets another have the processor"},
     {SYS_getrandom, {{0}}, "the boot protocol's seed after a reset"},
+    {SYS_fstat, {{0}}, "a reset: have the files that it boots from changed?"},
 #define KVM_STATE(request, what)                                                                   \
     {                                                                                              \
         SYS_ioctl, {{EQUAL, 1, request}}, "engine kvm, when a vCPU's state is set or shown: " what \

@@ -109,27 +109,41 @@ static int choose_engine(struct home *h, char *message)
     return OK;
 }
 
-static int read_files(struct home *h, char *message)
+static int open_files(struct home *h, char *message)
 {
     const struct vm_config *c = &h->options.config;
     const char *too_large = "use a smaller one, or more memory with -m";
     struct file_request kernel = {"kernel", c->kernel, c->memory, too_large};
     struct file_request initrd = {"initrd", c->initrd, c->memory, too_large};
-    int err = file_read(&h->kernel, &kernel, message, MESSAGE);
+    int err = file_keep(&h->kernel, &kernel, message, MESSAGE);
 
     if (!err && c->initrd[0])
-        err = file_read(&h->initrd, &initrd, message, MESSAGE);
+        err = file_keep(&h->initrd, &initrd, message, MESSAGE);
     return err == ERR_PERMISSION ? ERR_INVALID : err; /* the user's to mend, not the host's */
+}
+
+static struct boot_file boot_file_of(struct file_kept *f)
+{
+    return (struct boot_file){
+        .size = (size_t)f->stat.st_size, .read = file_kept_read, .owner = f};
 }
 
 static int boot(struct home *h, char *message)
 {
-    struct boot_files files = {h->kernel.bytes, h->kernel.size, h->initrd.bytes, h->initrd.size};
+    const struct vm_config *c = &h->options.config;
+    struct boot_files files = {boot_file_of(&h->kernel), boot_file_of(&h->initrd)};
+    const char *failure;
     char why[PC_MESSAGE];
     int err = pc_boot(&h->vm, &files, why);
 
-    if (err)
-        snprintf(message, MESSAGE, "cannot boot '%s': %s", h->options.config.kernel, why);
+    failure = h->kernel.failure ? h->kernel.failure : h->initrd.failure;
+    if (err && failure)
+        snprintf(message, MESSAGE,
+                 "cannot read %s '%s': %s (try again, or copy it to a disk first)",
+                 h->kernel.failure ? "kernel" : "initrd",
+                 h->kernel.failure ? c->kernel : c->initrd, failure);
+    else if (err)
+        snprintf(message, MESSAGE, "cannot boot '%s': %s", c->kernel, why);
     return err;
 }
 
@@ -187,7 +201,7 @@ static int build(struct home *h, char *message)
     if (!err)
         err = ram_create(&h->ram, c->memory, message, MESSAGE);
     if (!err)
-        err = read_files(h, message);
+        err = open_files(h, message);
     if (!err)
         err = open_events(h, message);
     if (!err)

@@ -171,6 +171,27 @@ int boot_write(struct boot *b, uint64_t address, const void *bytes, size_t size)
     return OK;
 }
 
+int boot_read(struct boot *b, const struct boot_file *f, uint64_t offset, void *to, size_t n)
+{
+    const char *what = f == &b->files->initrd ? "initrd" : "kernel";
+    if (n == 0)
+        return OK;
+    if (offset > f->size || n > f->size - offset)
+        return boot_error(b, "%s is cut off (copy the file again)", what);
+    if (f->read(f->owner, offset, to, n) != OK)
+        return boot_error(b, "%s cannot be read (copy it to a disk first)", what);
+    return OK;
+}
+
+int boot_copy(struct boot *b, uint64_t address, const struct boot_file *f, uint64_t offset, size_t n)
+{
+    void *to = guest_mem_ptr(b->mem, gpa(address), n); /* what is claimed lies in one slot */
+    if (!to)
+        return boot_error(b, "cannot write %zu bytes at 0x%llx of the guest's memory", n,
+                          (unsigned long long)address);
+    return boot_read(b, f, offset, to, n);
+}
+
 int boot_write_command_line(struct boot *b, size_t limit)
 {
     size_t length = str_len(b->append);
@@ -207,12 +228,11 @@ static int refuse_file(struct boot *b)
          "ELF file without a PVH note or a Multiboot header: not a kernel that can be "
          "booted (Linux: give the bzImage)"},
     };
-    if (b->files->kernel_size == 0)
+    if (b->head_size == 0)
         return boot_error(b, "the file is empty");
     for (size_t n = 0; n < ARRAY_SIZE(known); n++) {
         size_t length = str_len(known[n].magic);
-        if (b->files->kernel_size >= length &&
-            memcmp(b->files->kernel, known[n].magic, length) == 0)
+        if (b->head_size >= length && memcmp(b->head, known[n].magic, length) == 0)
             return boot_error(b, "%s", known[n].what);
     }
     return boot_error(b, "not a kernel: no bzImage, ELF or Multiboot header found (is it the "
@@ -232,6 +252,13 @@ static int write_bda(struct boot *b)
     return err != OK ? err : boot_write(b, BOOT_EBDA, &ebda, 1);
 }
 
+static int read_head(struct boot *b)
+{
+    size_t size = b->files->kernel.size;
+    b->head_size = size < BOOT_HEAD ? size : BOOT_HEAD;
+    return boot_read(b, &b->files->kernel, 0, b->head, b->head_size);
+}
+
 int boot_load(struct boot *b)
 {
     static int (*const protocol[])(struct boot * b, bool *mine) = {
@@ -243,6 +270,8 @@ int boot_load(struct boot *b)
     memset(&b->entry, 0, sizeof(b->entry));
     boot_map_make(&b->map, b->memory);
     int err = write_bda(b);
+    if (err == OK)
+        err = read_head(b);
     if (err != OK)
         return err;
     for (size_t n = 0; n < ARRAY_SIZE(protocol); n++) {

@@ -65,7 +65,11 @@ struct boot_entry {
     uint64_t rip, rax, rbx, rsi;
 };
 
-enum { BOOT_CLAIMS = 72, BOOT_SEGMENTS = 64 };
+enum {
+    BOOT_CLAIMS = 72,
+    BOOT_SEGMENTS = 64,
+    BOOT_HEAD = 8192 + 32, /* where Multiboot's header may begin, and its size */
+};
 
 /* A load in progress. The first part is filled in by the caller. */
 struct boot {
@@ -77,6 +81,9 @@ struct boot {
     char *message;   /* PC_MESSAGE bytes */
 
     struct boot_entry entry; /* out */
+
+    size_t head_size; /* of the kernel's file, or BOOT_HEAD */
+    uint8_t head[BOOT_HEAD];
 
     struct boot_map map;
     uint32_t claims; /* what has been loaded or set aside */
@@ -107,6 +114,12 @@ bool boot_is_claimed(const struct boot *b, uint64_t address);
 
 /* Writes into the guest's RAM; a failure is a bug of ours, told as an error all the same. */
 int must_check boot_write(struct boot *b, uint64_t address, const void *bytes, size_t size);
+/* The n bytes from `offset` on of one of b->files. */
+int must_check boot_read(struct boot *b, const struct boot_file *f, uint64_t offset, void *to,
+                         size_t n);
+/* The same, into the guest's RAM. */
+int must_check boot_copy(struct boot *b, uint64_t address, const struct boot_file *f,
+                         uint64_t offset, size_t n);
 /* The command line, at BOOT_COMMAND_LINE; limit: the longest that the kernel takes. */
 int must_check boot_write_command_line(struct boot *b, size_t limit);
 

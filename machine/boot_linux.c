@@ -69,23 +69,23 @@ static const uint8_t linux_magic[4] = {'H', 'd', 'r', 'S'};
 
 /* What is needed of the header, checked. */
 struct linux_image {
-    const uint8_t *header; /* the file */
+    const uint8_t *header; /* the file's head */
     size_t setup_size;     /* bytes before the protected-mode part */
     size_t payload_size;
     uint64_t load;     /* address of the protected-mode part */
     uint64_t run_size; /* memory that it uses before it looks at the memory map */
 };
 
-static bool is_linux(const struct boot_files *f)
+static bool is_linux(const struct boot *b)
 {
-    return f->kernel_size >= HDR_MAGIC + sizeof(linux_magic) &&
-           load_u16(f->kernel + HDR_BOOT_FLAG) == 0xAA55 &&
-           memcmp(f->kernel + HDR_MAGIC, linux_magic, sizeof(linux_magic)) == 0;
+    return b->head_size >= HDR_MAGIC + sizeof(linux_magic) &&
+           load_u16(b->head + HDR_BOOT_FLAG) == 0xAA55 &&
+           memcmp(b->head + HDR_MAGIC, linux_magic, sizeof(linux_magic)) == 0;
 }
 
 static int check_version(struct boot *b, const uint8_t *h)
 {
-    if (b->files->kernel_size < HDR_END)
+    if (b->head_size < HDR_END)
         return boot_error(b, "Linux kernel is cut off in its header (copy it again)");
     uint16_t version = load_u16(h + HDR_VERSION);
     if (version < LINUX_VERSION)
@@ -106,11 +106,11 @@ static int check_sizes(struct boot *b, struct linux_image *image)
     uint64_t sects = h[HDR_SETUP_SECTS] ? h[HDR_SETUP_SECTS] : 4; /* boot.rst: 0 means 4 */
     uint64_t setup_size = (sects + 1) * LINUX_SECTOR;
     uint64_t payload = (uint64_t)load_u32(h + HDR_SYSSIZE) * 16;
-    if (b->files->kernel_size <= setup_size || payload == 0)
+    if (b->files->kernel.size <= setup_size || payload == 0)
         return boot_error(b, "Linux kernel has no protected-mode part (the file is cut off or "
                              "damaged)");
     /* syssize is rounded up to paragraphs. What follows (a signature) is not loaded. */
-    uint64_t rest = b->files->kernel_size - setup_size;
+    uint64_t rest = b->files->kernel.size - setup_size;
     if (payload > rest + 15)
         return boot_error(b, "Linux kernel is cut off: %llu bytes are missing (copy it again)",
                           (unsigned long long)(payload - rest));
@@ -146,15 +146,15 @@ static int check_place(struct boot *b, struct linux_image *image)
 static int load_initrd(struct boot *b, const uint8_t *h, uint8_t *zero_page)
 {
     uint64_t base;
-    if (b->files->initrd_size == 0)
+    if (b->files->initrd.size == 0)
         return OK;
     uint64_t limit = (uint64_t)load_u32(h + HDR_INITRD_ADDR_MAX) + 1;
-    int err = boot_claim_high(b, "initrd", b->files->initrd_size, limit, &base);
+    int err = boot_claim_high(b, "initrd", b->files->initrd.size, limit, &base);
     if (err != OK)
         return err;
     store_u32(zero_page + HDR_RAMDISK_IMAGE, (uint32_t)base);
-    store_u32(zero_page + HDR_RAMDISK_SIZE, (uint32_t)b->files->initrd_size);
-    return boot_write(b, base, b->files->initrd, b->files->initrd_size);
+    store_u32(zero_page + HDR_RAMDISK_SIZE, (uint32_t)b->files->initrd.size);
+    return boot_copy(b, base, &b->files->initrd, 0, b->files->initrd.size);
 }
 
 /* struct setup_data: next, type, length, bytes. */
@@ -189,8 +189,8 @@ static void fill_header(const struct boot *b, const struct linux_image *image, u
         end = HDR_END;
     if (end > HDR_LIMIT)
         end = HDR_LIMIT;
-    if (end > b->files->kernel_size)
-        end = b->files->kernel_size;
+    if (end > b->head_size)
+        end = b->head_size;
     memcpy(zero_page + HDR_SETUP_SECTS, h + HDR_SETUP_SECTS, end - HDR_SETUP_SECTS);
 
     zero_page[HDR_TYPE_OF_LOADER] = 0xFF; /* no number assigned */
@@ -206,9 +206,9 @@ static void fill_header(const struct boot *b, const struct linux_image *image, u
 
 int boot_linux_load(struct boot *b, bool *mine)
 {
-    struct linux_image image = {.header = b->files->kernel};
+    struct linux_image image = {.header = b->head};
     uint8_t zero_page[ZP_SIZE] = {0};
-    *mine = is_linux(b->files);
+    *mine = is_linux(b);
     if (!*mine)
         return OK;
     int err = check_version(b, image.header);
@@ -219,7 +219,7 @@ int boot_linux_load(struct boot *b, bool *mine)
     if (err == OK)
         err = boot_claim(b, "Linux kernel", image.load, image.run_size);
     if (err == OK)
-        err = boot_write(b, image.load, image.header + image.setup_size, image.payload_size);
+        err = boot_copy(b, image.load, &b->files->kernel, image.setup_size, image.payload_size);
     if (err == OK)
         err = boot_write_command_line(b, load_u32(image.header + HDR_CMDLINE_SIZE));
     if (err != OK)

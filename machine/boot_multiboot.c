@@ -56,11 +56,11 @@ enum {
 };
 
 /* Offset of the header, or SEARCH if there is none. */
-static size_t find_header(const struct boot_files *f)
+static size_t find_header(const struct boot *b)
 {
-    size_t end = f->kernel_size < SEARCH ? f->kernel_size : SEARCH;
+    size_t end = b->head_size < SEARCH ? b->head_size : SEARCH;
     for (size_t at = 0; at + HEADER_SIZE <= end; at += 4) {
-        const uint8_t *h = f->kernel + at;
+        const uint8_t *h = b->head + at;
         if (load_u32(h) == MAGIC && load_u32(h) + load_u32(h + 4) + load_u32(h + 8) == 0)
             return at;
     }
@@ -70,8 +70,8 @@ static size_t find_header(const struct boot_files *f)
 /* Flag 16: the header's own addresses (3.1.3). */
 static int load_by_addresses(struct boot *b, size_t header, uint64_t *entry)
 {
-    const uint8_t *h = b->files->kernel + header;
-    if (b->files->kernel_size - header < HEADER_WITH_ADDRESSES)
+    const uint8_t *h = b->head + header;
+    if (b->head_size - header < HEADER_WITH_ADDRESSES)
         return boot_error(b, "Multiboot header is cut off (copy the file again)");
     uint64_t header_address = load_u32(h + 12), load = load_u32(h + 16);
     uint64_t load_end = load_u32(h + 20), bss_end = load_u32(h + 24);
@@ -79,7 +79,7 @@ static int load_by_addresses(struct boot *b, size_t header, uint64_t *entry)
     if (load > header_address || header_address - load > header)
         return boot_error(b, "Multiboot header's load address does not fit its place in the file");
     uint64_t offset = header - (header_address - load);
-    uint64_t rest = b->files->kernel_size - offset;
+    uint64_t rest = b->files->kernel.size - offset;
     if (load_end == 0)
         load_end = load + rest;
     if (bss_end == 0)
@@ -94,14 +94,14 @@ static int load_by_addresses(struct boot *b, size_t header, uint64_t *entry)
         err = boot_error(b, "Multiboot entry 0x%llx is not in the kernel",
                          (unsigned long long)*entry);
     if (err == OK)
-        err = boot_write(b, load, b->files->kernel + offset, (size_t)(load_end - load));
+        err = boot_copy(b, load, &b->files->kernel, offset, (size_t)(load_end - load));
     return err;
 }
 
 static int load_elf(struct boot *b, uint64_t *entry)
 {
     struct elf e;
-    if (!elf_is(b->files))
+    if (!elf_is(b))
         return boot_error(b, "Multiboot header without load addresses in a file that is not ELF");
     int err = elf_open(b, &e);
     if (err == OK)
@@ -114,17 +114,17 @@ static int load_module(struct boot *b, uint8_t *info)
     static const char name[] = "initrd";
     uint8_t module[MODULE_ENTRY] = {0};
     uint64_t base;
-    if (b->files->initrd_size == 0)
+    if (b->files->initrd.size == 0)
         return OK;
-    int err = boot_claim_low(b, "initrd", b->files->initrd_size, boot_claimed_end(b), &base);
+    int err = boot_claim_low(b, "initrd", b->files->initrd.size, boot_claimed_end(b), &base);
     if (err == OK)
-        err = boot_write(b, base, b->files->initrd, b->files->initrd_size);
+        err = boot_copy(b, base, &b->files->initrd, 0, b->files->initrd.size);
     if (err == OK)
         err = boot_write(b, MODULE_STRING, name, sizeof(name));
     if (err != OK)
         return err;
     store_u32(module, (uint32_t)base);
-    store_u32(module + 4, (uint32_t)(base + b->files->initrd_size));
+    store_u32(module + 4, (uint32_t)(base + b->files->initrd.size));
     store_u32(module + 8, MODULE_STRING);
     store_u32(info + INFO_MODS_COUNT, 1);
     store_u32(info + INFO_MODS_ADDR, MODULES);
@@ -169,11 +169,11 @@ static int write_info(struct boot *b)
 int boot_multiboot_load(struct boot *b, bool *mine)
 {
     uint64_t entry = 0;
-    size_t header = find_header(b->files);
+    size_t header = find_header(b);
     *mine = header < SEARCH;
     if (!*mine)
         return OK;
-    uint32_t flags = load_u32(b->files->kernel + header + 4);
+    uint32_t flags = load_u32(b->head + header + 4);
     uint32_t unknown = flags & FLAG_MUST & ~(uint32_t)(FLAG_ALIGN | FLAG_MEMORY);
     if (unknown)
         return boot_error(b,

@@ -36,7 +36,7 @@ struct elf_layout {
 static const struct elf_layout layouts[2] = {
     /* table */
     {4, 52, 24, 28, 42, 44, 32, 4, 8, 12, 16, 20, 28},
-    {8, 64, 24, 32, 54, 56, 56, 8, 16, 24, 32, 40, 48},
+    {8, 64, 24, 32, 54, 56, ELF_HEADER_MAX, 8, 16, 24, 32, 40, 48},
 };
 
 static uint64_t load_word(const uint8_t *p, const struct elf_layout *l)
@@ -44,18 +44,18 @@ static uint64_t load_word(const uint8_t *p, const struct elf_layout *l)
     return l->word == 8 ? load_u64(p) : load_u32(p);
 }
 
-bool elf_is(const struct boot_files *files)
+bool elf_is(const struct boot *b)
 {
-    return files->kernel_size >= 4 && memcmp(files->kernel,
-                                             "\x7F"
-                                             "ELF",
-                                             4) == 0;
+    return b->head_size >= 4 && memcmp(b->head,
+                                       "\x7F"
+                                       "ELF",
+                                       4) == 0;
 }
 
-static int check_ident(struct boot *b, const struct elf *e)
+static int check_ident(struct boot *b)
 {
-    const uint8_t *f = e->file;
-    if (e->size < layouts[0].header_size)
+    const uint8_t *f = b->head;
+    if (b->head_size < layouts[0].header_size)
         return boot_error(b, "ELF file is cut off in its header (copy it again)");
     if ((f[EI_CLASS] != CLASS_32 && f[EI_CLASS] != CLASS_64) || f[EI_DATA] != DATA_LITTLE ||
         f[EI_VERSION] != 1)
@@ -79,7 +79,7 @@ static int check_segments(struct boot *b, const struct elf *e)
         elf_segment_get(e, n, &s);
         if (s.type != ELF_PT_LOAD && s.type != ELF_PT_NOTE)
             continue;
-        if (__builtin_add_overflow(s.offset, s.file_size, &end) || end > e->size)
+        if (__builtin_add_overflow(s.offset, s.file_size, &end) || end > b->files->kernel.size)
             return boot_error(b,
                               "ELF segment %u lies beyond the end of the file (the file is cut "
                               "off or damaged)",
@@ -95,37 +95,38 @@ static int check_segments(struct boot *b, const struct elf *e)
 
 int elf_open(struct boot *b, struct elf *e)
 {
-    e->file = b->files->kernel;
-    e->size = b->files->kernel_size;
-    int err = check_ident(b, e);
+    const uint8_t *h = b->head;
+    const struct boot_file *file = &b->files->kernel;
+    int err = check_ident(b);
     if (err != OK)
         return err;
-    e->is_64 = e->file[EI_CLASS] == CLASS_64;
+    e->is_64 = h[EI_CLASS] == CLASS_64;
     const struct elf_layout *l = &layouts[e->is_64];
-    if (e->size < l->header_size)
+    if (b->head_size < l->header_size)
         return boot_error(b, "ELF file is cut off in its header (copy it again)");
-    e->entry = load_word(e->file + l->entry, l);
-    e->header_offset = load_word(e->file + l->phoff, l);
-    e->header_count = load_u16(e->file + l->phnum);
+    uint64_t offset = load_word(h + l->phoff, l);
+    e->entry = load_word(h + l->entry, l);
+    e->header_count = load_u16(h + l->phnum);
     if (e->header_count == 0)
         return boot_error(b, "ELF file has no program headers: not an executable");
-    if (e->header_count > BOOT_SEGMENTS || load_u16(e->file + l->phentsize) != l->ph_size)
+    if (e->header_count > BOOT_SEGMENTS || load_u16(h + l->phentsize) != l->ph_size)
         return boot_error(b,
                           "ELF file has absurd program headers (%u of %u bytes; at most %d of %u "
                           "are taken)",
-                          e->header_count, load_u16(e->file + l->phentsize), BOOT_SEGMENTS,
+                          e->header_count, load_u16(h + l->phentsize), BOOT_SEGMENTS,
                           l->ph_size);
     uint64_t length = (uint64_t)e->header_count * l->ph_size;
-    if (length > e->size || e->header_offset > e->size - length)
+    if (length > file->size || offset > file->size - length)
         return boot_error(b, "ELF program headers lie beyond the end of the file (the file is cut "
                              "off or damaged)");
-    return check_segments(b, e);
+    err = boot_read(b, file, offset, e->headers, (size_t)length);
+    return err != OK ? err : check_segments(b, e);
 }
 
 void elf_segment_get(const struct elf *e, uint32_t n, struct elf_segment *s)
 {
     const struct elf_layout *l = &layouts[e->is_64];
-    const uint8_t *p = e->file + e->header_offset + (size_t)n * l->ph_size;
+    const uint8_t *p = e->headers + (size_t)n * l->ph_size;
     s->type = load_u32(p);
     s->offset = load_word(p + l->ph_offset, l);
     s->virtual_address = load_word(p + l->ph_vaddr, l);
@@ -147,7 +148,8 @@ int elf_load(struct boot *b, const struct elf *e)
         fmt(what, sizeof(what), "ELF segment %u", n);
         int err = boot_claim(b, what, s.physical_address, s.memory_size);
         if (err == OK && s.file_size > 0)
-            err = boot_write(b, s.physical_address, e->file + s.offset, (size_t)s.file_size);
+            err = boot_copy(b, s.physical_address, &b->files->kernel, s.offset,
+                            (size_t)s.file_size);
         if (err != OK)
             return err;
         loaded = true;

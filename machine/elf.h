@@ -7,15 +7,13 @@
 
 #include "machine/boot.h"
 
-enum { ELF_PT_LOAD = 1, ELF_PT_NOTE = 4 };
+enum { ELF_PT_LOAD = 1, ELF_PT_NOTE = 4, ELF_HEADER_MAX = 56 /* of a program header */ };
 
 struct elf {
-    const uint8_t *file;
-    size_t size;
     bool is_64;
     uint64_t entry;
-    uint64_t header_offset; /* of the program headers, all of which lie inside the file */
-    uint32_t header_count;  /* at most BOOT_SEGMENTS */
+    uint32_t header_count; /* at most BOOT_SEGMENTS */
+    uint8_t headers[BOOT_SEGMENTS * ELF_HEADER_MAX];
 };
 
 struct elf_segment {
@@ -25,8 +23,8 @@ struct elf_segment {
     uint64_t alignment;
 };
 
-/* Does the file start like an ELF file? */
-bool elf_is(const struct boot_files *files);
+/* Does the kernel's file start like an ELF file? */
+bool elf_is(const struct boot *b);
 /* Checks header and program headers of a file that elf_is. */
 int must_check elf_open(struct boot *b, struct elf *e);
 /* Program header n < header_count. */

@@ -23,12 +23,17 @@ struct console_ops {
     void (*room)(void *console);
 };
 
-/* Files as bytes; owned by the home and kept for as long as the machine lives (reset loads again). */
+/* A file that is booted from. What is loaded goes from it to the guest's RAM at once, and no part is
+ * read twice, so that it need not be kept in memory and may change while it is looked at. */
+struct boot_file {
+    size_t size; /* 0: there is none */
+    /* All n bytes from `offset` on, which lie inside the file; an error if they cannot be had. */
+    int (*read)(void *owner, uint64_t offset, void *to, size_t n);
+    void *owner;
+};
+
 struct boot_files {
-    const uint8_t *kernel;
-    size_t kernel_size;
-    const uint8_t *initrd;
-    size_t initrd_size;
+    struct boot_file kernel, initrd;
 };
 
 struct pc;

@@ -3,7 +3,7 @@
 # Copyright The Lodge authors
 """Kernels and initrds that are none, machines that do not fit this host: one line that says what to
 do, the documented status, and nothing left behind."""
-from lodge import (HOST, OK, USAGE, background, check, check_refused, check_status, guest, main,
+from lodge import (ENGINE, HOST, OK, USAGE, background, check, check_refused, check_status, guest, main,
                    path, read_until, run, run_as_nobody, run_guest, work_dir, write)
 import os
 import random
@@ -191,9 +191,9 @@ def test_no_descriptors_left():
 
 
 def test_no_descriptor_for_executable_memory():
-    """The timer and the eventfd get the last two; what generated code is in gets none."""
+    """Kernel, timer and eventfd get the last three; what generated code is in gets none."""
     r = run("run", "-k", guest(), "-m", "16M", preexec_fn=lambda:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5)))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
     check_refused(r, HOST, "executable memory: Too many open files .*raise 'ulimit -n'")
 
 
@@ -217,17 +217,40 @@ def test_no_threads_left():
     check_refused(r, HOST, "threads .*ulimit -u")
 
 
-def test_kernel_changed_while_running():
-    """A reset boots the kernel that was given, whatever has become of its file."""
+def reset_after(change):
+    """A run whose kernel something happens to, then a reset: the process, which has not ended."""
     copy = write("copy.elf", open(guest(), "rb").read())
     p = background("run", "-k", copy, "-m", "16M", stdin=subprocess.PIPE)
     read_until(p.stdout, b"ready")
-    os.truncate(copy, 0)
+    change(copy)
     p.stdin.write(b"r")
     p.stdin.flush()
+    return p
+
+
+def test_kernel_replaced_while_running():
+    """A reset boots the kernel that was given, which has no name any more."""
+    def replace(copy):
+        os.rename(write("new.elf", b"not a kernel"), copy)
+    p = reset_after(replace)
     read_until(p.stdout, b"ready")
     out, err = p.communicate(b"o", timeout=20)
     check(p.returncode == OK and err == b"", (p.returncode, err))
+
+
+def test_kernel_changed_while_running():
+    """Whatever it is now, it is not what was given: a reset does not boot it."""
+    def truncate(copy):
+        os.truncate(copy, 0)
+
+    def rewrite(copy):
+        time.sleep(0.1) # file systems' time stamps are coarse
+        with open(copy, "r+b") as f:
+            f.write(b"\x7fELF")
+    for change in (truncate, rewrite):
+        p = reset_after(change)
+        out, err = p.communicate(timeout=20)
+        check(p.returncode == ENGINE and b"has changed since the VM was started" in err, (p.returncode, err))
 
 
 def test_nothing_left_behind():

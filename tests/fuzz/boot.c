@@ -63,6 +63,18 @@ static void try_load(uint8_t *ram, uint64_t memory, const struct boot_files *fil
         require_message(message);
 }
 
+static int read_bytes(void *owner, uint64_t offset, void *to, size_t n)
+{
+    memcpy(to, (const uint8_t *)owner + offset, n);
+    return OK;
+}
+
+static struct boot_file file_of(const uint8_t *bytes, size_t size)
+{
+    return (struct boot_file){
+        .size = size, .read = read_bytes, .owner = (void *)(uintptr_t)bytes};
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t initrd[INITRD];
@@ -71,10 +83,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ram = mmap(NULL, MUCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         require(ram != MAP_FAILED);
     }
-    struct boot_files files = {.kernel = data, .kernel_size = size};
+    struct boot_files files = {.kernel = file_of(data, size)};
     try_load(ram, MUCH, &files);
-    files.initrd = initrd;
-    files.initrd_size = sizeof(initrd);
+    files.initrd = file_of(initrd, sizeof(initrd));
     try_load(ram, MUCH, &files);
     try_load(ram, LITTLE, &files);
     return 0;

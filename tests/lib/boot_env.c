@@ -46,18 +46,28 @@ static uint8_t *copy(uint8_t *old, const void *bytes, size_t size)
     return p;
 }
 
+static int read_bytes(void *owner, uint64_t offset, void *to, size_t n)
+{
+    memcpy(to, (const uint8_t *)owner + offset, n);
+    return OK;
+}
+
+struct boot_file boot_env_file(const void *bytes, size_t size)
+{
+    return (struct boot_file){
+        .size = size, .read = read_bytes, .owner = (void *)(uintptr_t)bytes};
+}
+
 void boot_env_set_kernel(struct boot_env *e, const void *bytes, size_t size)
 {
     e->kernel = copy(e->kernel, bytes, size);
-    e->files.kernel = e->kernel;
-    e->files.kernel_size = size;
+    e->files.kernel = boot_env_file(e->kernel, size);
 }
 
 void boot_env_set_initrd(struct boot_env *e, const void *bytes, size_t size)
 {
     e->initrd = copy(e->initrd, bytes, size);
-    e->files.initrd = e->initrd;
-    e->files.initrd_size = size;
+    e->files.initrd = boot_env_file(e->initrd, size);
 }
 
 int boot_env_load(struct boot_env *e)

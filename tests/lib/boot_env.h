@@ -19,6 +19,8 @@ struct boot_env {
 /* memory: bytes of RAM, at most 4 GiB here. */
 void boot_env_create(struct boot_env *e, uint64_t memory);
 void boot_env_destroy(struct boot_env *e);
+/* A file of these bytes, which must stay. */
+struct boot_file boot_env_file(const void *bytes, size_t size);
 void boot_env_set_kernel(struct boot_env *e, const void *bytes, size_t size);
 void boot_env_set_initrd(struct boot_env *e, const void *bytes, size_t size);
 /* boot_load; the message is empty if it succeeded. */

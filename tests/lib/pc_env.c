@@ -113,8 +113,7 @@ void pc_env_create(struct pc_env *e, uint32_t vcpus)
     store_u32(e->kernel + 12, 0x100000);
     store_u32(e->kernel + 16, 0x100000);
     store_u32(e->kernel + 28, 0x100020);
-    e->files.kernel = e->kernel;
-    e->files.kernel_size = sizeof(e->kernel);
+    e->files.kernel = boot_env_file(e->kernel, sizeof(e->kernel));
 }
 
 int pc_env_build(struct pc_env *e)

@@ -9,6 +9,7 @@
 
 #include "machine/board.h"
 #include "machine/pc.h"
+#include "tests/lib/boot_env.h"
 
 enum { PC_ENV_SCRIPT = 16, PC_ENV_CONSOLE = 256 };
 

@@ -267,11 +267,11 @@ static void test_initrd_room(void)
     boot_env_set_initrd(&e, initrd, (2 << 20) + 1); /* goes below the kernel */
     CHECK_EQ(boot_env_load(&e), OK);
     CHECK_EQ(boot_env_get32(&e, ZP + 0x218), (14 << 20) - 4096);
-    e.files.initrd_size = 16 << 20; /* never read: it does not fit */
+    e.files.initrd.size = 16 << 20; /* never read: it does not fit */
     CHECK_EQ(boot_env_load(&e), ERR_INVALID);
     CHECK_STR(e.message, "no room for the initrd (16 MiB) beside the kernel in 24 MiB of memory "
                          "(give the VM more with -m)");
-    e.files.initrd_size = SIZE_MAX;
+    e.files.initrd.size = SIZE_MAX;
     CHECK_EQ(boot_env_load(&e), ERR_INVALID);
 
     store_u32(image + 0x22C, 0x7FFFFF); /* initrd_addr_max: below 8 MiB */
@@ -281,6 +281,38 @@ static void test_initrd_room(void)
     CHECK_EQ(boot_env_get32(&e, ZP + 0x218), 4 << 20);
     boot_env_set_initrd(&e, initrd, 8 << 20);
     CHECK_EQ(boot_env_load(&e), ERR_INVALID);
+    boot_env_destroy(&e);
+}
+
+static int refuse_to_read(void *owner, uint64_t offset, void *to, size_t n)
+{
+    uint64_t *from = owner;
+    (void)to;
+    return offset + n > *from ? ERR_IO : OK;
+}
+
+/* A disk that fails, or a file that has become shorter, at any place. */
+static void test_unreadable(void)
+{
+    struct boot_env e;
+    uint64_t readable = 0;
+    make_image();
+    boot_env_create(&e, MEMORY);
+    boot_env_set_kernel(&e, image, sizeof(image));
+    boot_env_set_initrd(&e, image, 5000);
+    struct boot_files good = e.files;
+    e.files.initrd.read = refuse_to_read;
+    e.files.initrd.owner = &readable;
+    CHECK_EQ(boot_env_load(&e), ERR_INVALID);
+    CHECK_STR(e.message, "initrd cannot be read (copy it to a disk first)");
+    readable = 5000;
+    CHECK_EQ(boot_env_load(&e), OK);
+    e.files = good;
+    readable = 0;
+    e.files.kernel.read = refuse_to_read;
+    e.files.kernel.owner = &readable;
+    CHECK_EQ(boot_env_load(&e), ERR_INVALID);
+    CHECK_STR(e.message, "kernel cannot be read (copy it to a disk first)");
     boot_env_destroy(&e);
 }
 
@@ -370,6 +402,7 @@ int main(void)
     UNIT_RUN(test_good_variants);
     UNIT_RUN(test_truncation);
     UNIT_RUN(test_initrd_room);
+    UNIT_RUN(test_unreadable);
     UNIT_RUN(test_reload);
     UNIT_RUN(test_other_files);
     UNIT_RUN(test_real_kernel);

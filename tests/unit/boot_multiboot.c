@@ -138,7 +138,7 @@ static void test_elf_and_module(void)
         CHECK_EQ(load_u32(module + 12), 0);
         CHECK(memcmp(e.ram + 0x206000, initrd, sizeof(initrd)) == 0);
 
-        e.files.initrd_size = 31 << 20;
+        e.files.initrd.size = 31 << 20;
         CHECK_EQ(boot_env_load(&e), ERR_INVALID);
         CHECK_STR(e.message,
                   "no room for the initrd (31 MiB) beside the kernel in 32 MiB of memory "

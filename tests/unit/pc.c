@@ -195,8 +195,7 @@ static void test_boot_64(void)
     store_u32(image + 0x260, 0x100000);
     pc_env_create(&e, 1);
     CHECK_EQ(pc_env_build(&e), OK);
-    e.files.kernel = image;
-    e.files.kernel_size = sizeof(image);
+    e.files.kernel = boot_env_file(image, sizeof(image));
     CHECK_EQ(pc_env_boot(&e), OK);
     struct x86_cpu *cpu = pc_cpu(&e.vm, 0);
     CHECK_EQ(cpu->rip, 0x200200);
@@ -223,10 +222,10 @@ static void test_boot_error(void)
     static struct pc_env e;
     pc_env_create(&e, 1);
     CHECK_EQ(pc_env_build(&e), OK);
-    e.files.kernel_size = 3;
+    e.files.kernel.size = 3;
     CHECK_EQ(pc_env_boot(&e), ERR_INVALID);
     CHECK_STR(e.message, "not a kernel: no bzImage, ELF or Multiboot header found (is it the right file?)");
-    e.files.kernel_size = sizeof(e.kernel);
+    e.files.kernel.size = sizeof(e.kernel);
     CHECK_EQ(pc_env_boot(&e), OK);
     pc_env_destroy(&e);
 }

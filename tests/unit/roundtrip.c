@@ -173,8 +173,7 @@ static void build(struct pc_env *e)
     pc_env_create(e, 2);
     e->engine = &engine_soft;
     e->config.memory = GUEST_MEMORY;
-    e->files.kernel = guest_begin;
-    e->files.kernel_size = (size_t)(guest_end - guest_begin);
+    e->files.kernel = boot_env_file(guest_begin, (size_t)(guest_end - guest_begin));
     CHECK_EQ(pc_env_build(e), OK);
     e->vm.handle_exit = count_event;
 }

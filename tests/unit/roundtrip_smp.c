@@ -137,8 +137,7 @@ static void build(struct machine *m)
 {
     pc_env_create(&m->env, 2);
     m->env.engine = &engine_soft;
-    m->env.files.kernel = smp_begin;
-    m->env.files.kernel_size = (size_t)(smp_end - smp_begin);
+    m->env.files.kernel = boot_env_file(smp_begin, (size_t)(smp_end - smp_begin));
     CHECK_EQ(pc_env_build(&m->env), OK);
 }
 
