@@ -10,7 +10,7 @@
  */
 #include "guests/lib/guest.h"
 
-enum { EXITS = 100, ROUNDS = 8, SCRATCH = LODGE_PORT_SERIAL + 7 };
+enum { EXITS = 100, ROUNDS = 8, SCRATCH = LODGE_PORT_SERIAL + 7, VECTOR = 0x40 };
 
 static volatile uint32_t *mmio = (volatile uint32_t *)(uintptr_t)LODGE_MMIO_ECAM;
 
@@ -59,6 +59,28 @@ static void measure(const char *name, void (*action)(void))
     guest_print("\nexits: %s %lu\n", name, steps - steps_of(do_nothing));
 }
 
+static volatile bool interrupted;
+
+static void on_interrupt(struct guest_frame *f)
+{
+    (void)f;
+    apic_write(APIC_EOI, 0);
+    interrupted = true;
+}
+
+/* As in a system that runs: KVM looks through all of a local APIC's IRR at each entry from when it
+ * was set until it has delivered an interrupt. */
+static void take_an_interrupt(void)
+{
+    apic_enable();
+    guest_set_handler(VECTOR, on_interrupt);
+    __asm__ volatile("sti");
+    apic_send_self(VECTOR);
+    while (!interrupted)
+        pause();
+    __asm__ volatile("cli");
+}
+
 int main(void)
 {
     uint64_t address = guest_argument("mmio=");
@@ -66,6 +88,7 @@ int main(void)
         mmio = (volatile uint32_t *)(uintptr_t)address;
     if (*mmio == UINT32_MAX)
         guest_die("nothing answers at the address that is to be read");
+    take_an_interrupt();
     measure("cpuid", do_cpuid);
     measure("uart-register", write_scratch);
     measure("uart-data", write_console);
