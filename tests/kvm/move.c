@@ -25,6 +25,7 @@
 
 #include "core/err.h"
 #include "core/fmt.h"
+#include "hosted/files.h"
 #include "hosted/seam.h"
 #include "tests/kvm/random_state.h"
 #include "tests/kvm/vm_env.h"
@@ -250,19 +251,18 @@ static void test_moved(void)
 /* --- options -----------------------------------------------------------------------------------
  */
 
-static size_t read_file(const char *name, const uint8_t **bytes)
+static struct boot_file open_file(const char *name)
 {
-    FILE *f = fopen(name, "rb");
-    uint8_t *buffer = malloc(FILE_MAX);
-    size_t n = f && buffer ? fread(buffer, 1, FILE_MAX, f) : 0;
+    const struct file_request r = {"file", name, FILE_MAX, "use a smaller one"};
+    struct file_kept *f = calloc(1, sizeof(*f));
+    char message[256] = "no memory";
 
-    if (n == 0) {
-        printf("not ok cannot read %s\n", name);
+    if (!f || file_keep(f, &r, message, sizeof(message)) != OK) {
+        printf("not ok %s\n", message);
         exit(2);
     }
-    fclose(f);
-    *bytes = buffer;
-    return n;
+    return (struct boot_file){
+        .size = (size_t)f->stat.st_size, .read = file_kept_read, .owner = f};
 }
 
 static void take_option(const char *name, const char *value)
@@ -304,9 +304,9 @@ int main(int argc, char **argv)
     if (i >= argc)
         return 2;
     options.kernel = argv[i];
-    files.kernel_size = read_file(argv[i], &files.kernel);
+    files.kernel = open_file(argv[i]);
     if (i + 1 < argc)
-        files.initrd_size = read_file(argv[i + 1], &files.initrd);
+        files.initrd = open_file(argv[i + 1]);
     printf("%s, %u vCPUs, seed %llu, engines %s\n", options.kernel, options.vcpus,
            (unsigned long long)options.seed, options.engines);
     vm_shape_init(&shape, options.vcpus, options.memory << 20);
