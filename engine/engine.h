@@ -79,7 +79,7 @@ struct engine {
     uint64_t (*vm_clock_lead)(struct vm *vm);
 
     /* Which pages of RAM the guest has written (NULL: the engine cannot tell yet). on or off for
-     * all slots; fetch ORs one bit per page of a slot into bitmap (ceil(pages / 64) words) and
+     * all slots; fetch fills bitmap (ceil(pages / 64) words) with one bit per page of a slot and
      * starts anew. Pages that devices write are theirs to note. */
     int (*vm_dirty_track)(struct vm *vm, bool on);
     int (*vm_dirty_fetch)(struct vm *vm, uint32_t slot, uint64_t *bitmap);
