@@ -25,6 +25,13 @@ enum exit_reason {
     EXIT_REASONS,
 };
 
+/* Whose doing a failure is. */
+enum exit_cause {
+    EXIT_CAUSE_ENGINE,      /* the engine's, for all that it knows */
+    EXIT_CAUSE_GUEST,       /* what the guest did ends it on any machine like this */
+    EXIT_CAUSE_HOST_MEMORY, /* the host has none left */
+};
+
 struct exit {
     enum exit_reason reason;
     union {
@@ -57,7 +64,7 @@ struct exit {
         struct {
             const char *reason; /* static text */
             uint64_t detail;
-            bool no_memory; /* not the engine's fault: the host has none left */
+            enum exit_cause cause;
         } failure;
     };
 };

@@ -111,7 +111,13 @@ static int handle_shutdown(struct vcpu *v, struct exit *e)
 static int handle_engine_failure(struct vcpu *v, struct exit *e)
 {
     const struct x86_cpu *cpu = x86_cpu_of(v);
-    vm_stop(v->vm, e->failure.no_memory ? VM_STOP_NO_MEMORY : VM_STOP_ENGINE, v->id,
+    static const enum vm_stop_reason stop[] = {
+        [EXIT_CAUSE_ENGINE] = VM_STOP_ENGINE,
+        [EXIT_CAUSE_GUEST] = VM_STOP_GUEST_ERROR,
+        [EXIT_CAUSE_HOST_MEMORY] = VM_STOP_NO_MEMORY,
+    };
+
+    vm_stop(v->vm, stop[e->failure.cause], v->id,
             "%s (%llx), vCPU %u at %04x:%llx, %s mode", e->failure.reason, (unsigned long long)e->failure.detail, v->id,
             cpu->seg[SEG_CS].selector, (unsigned long long)cpu->rip, mode_name(cpu));
     return ERR_STOPPED;

@@ -131,16 +131,20 @@ static bool has_room(const struct kvm_vcpu *k, struct kvm_vcpu_events *v)
 }
 
 /* An event that is being delivered does not end a halt by itself. */
-static bool end_halt(const struct kvm_vcpu *k)
+static bool end_halt(const struct kvm_vcpu *k, struct kvm_mp_state mp)
 {
-    struct kvm_mp_state mp;
-
-    if (kvm_ioctl(k->fd, KVM_GET_MP_STATE, &mp) < 0)
-        return false;
-    if (mp.mp_state != KVM_MP_STATE_HALTED)
-        return mp.mp_state == KVM_MP_STATE_RUNNABLE;
+    if (mp.mp_state == KVM_MP_STATE_RUNNABLE)
+        return true;
     mp.mp_state = KVM_MP_STATE_RUNNABLE;
     return kvm_ioctl(k->fd, KVM_SET_MP_STATE, &mp) >= 0;
+}
+
+/* Running or halted, that is, not waiting for a SIPI. KVM takes a pending INIT when it is asked, so
+ * this comes before all else. */
+static bool takes_interrupts(const struct kvm_vcpu *k, struct kvm_mp_state *mp)
+{
+    return kvm_ioctl(k->fd, KVM_GET_MP_STATE, mp) >= 0 &&
+           (mp->mp_state == KVM_MP_STATE_RUNNABLE || mp->mp_state == KVM_MP_STATE_HALTED);
 }
 
 /* NMIs that are pending are left where they are. */
@@ -149,12 +153,13 @@ void kvm_give_extint(const struct x86_cpu *cpu)
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
     struct apic_bus *bus = cpu->vcpu.vm->apic_bus;
     struct kvm_vcpu_events v = {0};
+    struct kvm_mp_state mp;
     int vector;
 
-    if (!has_room(k, &v))
+    if (!takes_interrupts(k, &mp) || !has_room(k, &v))
         return;
     vector = bus->ack_extint(bus->pic);
-    if (vector < 0 || !end_halt(k))
+    if (vector < 0 || !end_halt(k, mp))
         return;
     v.interrupt.injected = 1;
     v.interrupt.nr = (uint8_t)vector;

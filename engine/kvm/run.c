@@ -27,6 +27,7 @@
 
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
+#include "x86/mem.h"
 
 enum {
     /* KVM's emulator goes on with a REP instruction on device memory at each entry, an exit for
@@ -84,7 +85,7 @@ static enum verdict verdict_of(int err)
 static enum verdict fail(struct x86_cpu *cpu, struct exit *e, const char *reason, uint64_t detail)
 {
     (void)kvm_vcpu_get_state(cpu, ENGINE_STATE_ALL);
-    *e = (struct exit){.reason = EXIT_ENGINE_FAILURE, .failure = {reason, detail, false}};
+    *e = (struct exit){.reason = EXIT_ENGINE_FAILURE, .failure = {reason, detail, EXIT_CAUSE_ENGINE}};
     return REPORT;
 }
 
@@ -196,17 +197,44 @@ static enum verdict on_fail_entry(struct x86_cpu *cpu, struct exit *e)
                 kvm_vcpu_of(cpu)->run->fail_entry.hardware_entry_failure_reason);
 }
 
+/* After fail(): whether the instruction lies where there is no RAM. */
+static bool runs_outside_of_ram(const struct x86_cpu *cpu)
+{
+    uint64_t linear = cpu->rip + (cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base);
+    struct gpa a;
+
+    if (cpu->mode != INSN_MODE_64)
+        linear &= UINT32_MAX;
+    return x86_translate_peek(cpu, linear, &a) && !guest_mem_find(&cpu->vcpu.vm->mem, a, 1);
+}
+
+/* KVM emulates what touches no RAM. A guest that runs code there has lost its way, or has sent an
+ * INIT to the boot processor, whose firmware is not there. An SMI leads to a memory of its own,
+ * which has nothing in it. */
+static enum verdict on_emulation_failure(struct x86_cpu *cpu, struct exit *e, uint64_t bytes)
+{
+    bool smm = kvm_vcpu_of(cpu)->run->flags & KVM_RUN_X86_SMM;
+    enum verdict v = fail(cpu, e, "KVM cannot emulate an instruction of the guest", bytes);
+
+    if (smm)
+        e->failure.reason = "a processor was sent an SMI, and there is no firmware to take it";
+    else if (runs_outside_of_ram(cpu))
+        e->failure.reason = "the guest executes what is not RAM";
+    else
+        return v;
+    e->failure.cause = EXIT_CAUSE_GUEST;
+    return v;
+}
+
 static enum verdict on_internal_error(struct x86_cpu *cpu, struct exit *e)
 {
     const struct kvm_run *run = kvm_vcpu_of(cpu)->run;
-
     const __u64 *data = run->internal.data;
     uint32_t count = run->internal.ndata;
 
     switch (run->internal.suberror) {
     case KVM_INTERNAL_ERROR_EMULATION: /* the instruction's bytes, from Linux 5.15 on */
-        return fail(cpu, e, "KVM cannot emulate an instruction of the guest",
-                    count > 1 ? data[1] : 0);
+        return on_emulation_failure(cpu, e, count > 1 ? data[1] : 0);
     case KVM_INTERNAL_ERROR_SIMUL_EX:
         return fail(cpu, e, "KVM met exceptions that it cannot deliver", count > 0 ? data[0] : 0);
     case KVM_INTERNAL_ERROR_DELIVERY_EV:
@@ -283,7 +311,7 @@ static enum verdict entry_failed(struct x86_cpu *cpu, struct exit *e, int error)
     case ENOMEM:
         v = fail(cpu, e, "a page of guest RAM, or what KVM needs for it, could not be had",
                  (uint64_t)error);
-        e->failure.no_memory = true;
+        e->failure.cause = EXIT_CAUSE_HOST_MEMORY;
         return v;
     case EIO:
         return fail(cpu, e, "KVM has given the VM up (see the host's kernel log)", EIO);

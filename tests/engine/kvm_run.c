@@ -19,6 +19,8 @@
 #include "tests/lib/pc_env.h"
 #include "tests/lib/unit.h"
 
+#define HOLE UINT64_C(0xFE000000) /* no RAM, no device */
+
 enum { RIP = 0x123450, LIMIT = 100000 };
 
 static struct pc_env env;
@@ -156,6 +158,48 @@ static void test_endings(void)
         CHECK(strstr(env.vm.stop_text, endings[i].text));
         CHECK(strstr(env.vm.stop_text, "123450")); /* where it stood */
         CHECK_EQ(machine_vcpu(0)->entries, 1);
+        unit_context(NULL);
+        end();
+    }
+}
+
+/* What a guest does to itself is not reported as a failure of ours. */
+struct failing_at {
+    struct ending ending;
+    uint64_t rip;
+    uint16_t flags; /* KVM_RUN_ */
+};
+
+static int fail_at(struct fake_kvm_vcpu *v, void *owner)
+{
+    const struct failing_at *f = owner;
+    int result = end_as(v, (void *)(uintptr_t)&f->ending);
+
+    v->regs.rip = f->rip;
+    v->run->flags = f->flags;
+    return result;
+}
+
+#define FAILING(suberror, stop, text)                                                              \
+    {                                                                                              \
+        KVM_EXIT_INTERNAL_ERROR, 0, {INTERNAL(suberror, 0)}, stop, text                            \
+    }
+
+static void test_whose_doing_it_is(void)
+{
+    static const struct failing_at endings[] = {
+        {FAILING(1, VM_STOP_ENGINE, "emulate"), RIP, 0},
+        {FAILING(1, VM_STOP_GUEST_ERROR, "not RAM"), HOLE, 0},
+        {FAILING(1, VM_STOP_GUEST_ERROR, "an SMI"), RIP, KVM_RUN_X86_SMM},
+        {FAILING(2, VM_STOP_ENGINE, "deliver"), HOLE, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
+        begin(1);
+        run_with(fail_at, (void *)(uintptr_t)&endings[i]);
+        unit_context("ending %zu said: %s", i, env.vm.stop_text);
+        CHECK_EQ(env.vm.stop_reason, endings[i].ending.stop);
+        CHECK(strstr(env.vm.stop_text, endings[i].ending.text));
         unit_context(NULL);
         end();
     }
@@ -442,6 +486,7 @@ static void test_init_while_state_is_fetched(void)
 int main(void)
 {
     UNIT_RUN(test_endings);
+    UNIT_RUN(test_whose_doing_it_is);
     UNIT_RUN(test_registers_that_cannot_be_had);
     UNIT_RUN(test_state_that_is_not_taken);
     UNIT_RUN(test_storms_of_signals);

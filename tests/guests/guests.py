@@ -52,7 +52,8 @@ LIVES = 1         # status of value 0 at the exit port
 CRASH = re.compile(r"panic|AddressSanitizer|LeakSanitizer|runtime error:|UndefinedBehavior|"
                    r"a bug of Lodge|stack smashing|core dumped|\*\*\* ")
 # What KVM cannot do for a guest; and what Lodge adds to that.
-STUCK = re.compile(r"^lodge: .*(KVM cannot|KVM met|the processor refused to enter the guest)", re.M)
+STUCK = re.compile(r"^lodge: .*(KVM cannot|KVM met|the processor refused to enter the guest|"
+                   r"the guest cannot go on)", re.M)
 REPORT_IT = re.compile(r"^lodge: +this may be a bug of Lodge: .*$", re.M)
 NOT_USUAL = ("stuck", "refused")  # outcomes that only exceptions may allow
 DEATH = re.compile(r"^lodge: the guest died of a triple fault: vCPU \d+ at [0-9a-f]{4}:[0-9a-f]+, "
