@@ -115,6 +115,23 @@ void ioapic_eoi(void *io_apic, uint8_t vector)
     lock_release(&a->vm->board_lock);
 }
 
+bool ioapic_end_missed(struct ioapic *a, const uint64_t held[4])
+{
+    bool any = false;
+
+    lock_take(&a->vm->board_lock);
+    for (unsigned int pin = 0; pin < IOAPIC_PINS; pin++) {
+        uint8_t vector = (uint8_t)a->redirect[pin];
+
+        if (!(a->redirect[pin] & ENTRY_REMOTE_IRR) || (held[vector / 64] >> vector % 64 & 1))
+            continue;
+        end_of_interrupt(a, vector);
+        any = true;
+    }
+    lock_release(&a->vm->board_lock);
+    return any;
+}
+
 /* --- registers -------------------------------------------------------------------------------- */
 
 static void write_entry(struct ioapic *a, unsigned int pin, bool high, uint32_t value)

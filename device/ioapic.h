@@ -25,5 +25,9 @@ void ioapic_reset(struct ioapic *a); /* board lock held */
 void ioapic_set_pin(void *io_apic, unsigned int pin, bool level);
 /* As apic_bus.eoi: takes the board lock. */
 void ioapic_eoi(void *io_apic, uint8_t vector);
+/* With the VM at rest: `held` has a bit for each vector that a local APIC has requested or in
+ * service. What waits for the EOI of another one has missed it, and is ended. Whether there was one.
+ * Takes the board lock. */
+bool ioapic_end_missed(struct ioapic *a, const uint64_t held[4]);
 
 #endif

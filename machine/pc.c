@@ -271,11 +271,33 @@ static void reset_vcpus(struct vm *vm)
     }
 }
 
-int pc_fetch_vcpus(struct vm *vm)
+static int fetch(struct vm *vm, uint32_t groups)
 {
     int err = OK;
     for (uint32_t id = 0; id < vm->vcpu_count && err == OK; id++)
-        err = engine_vcpu_get_state(pc_of(vm)->engine, pc_cpu(vm, id), ENGINE_STATE_ALL);
+        err = engine_vcpu_get_state(pc_of(vm)->engine, pc_cpu(vm, id), groups);
+    return err;
+}
+
+/* An engine that keeps the APICs may know of the end of a level-triggered interrupt that it has had
+ * no occasion to report (KVM ends KVM_RUN for a signal first). That knowledge is no state: without
+ * this, the I/O APIC would wait for that end for ever. */
+static bool end_missed_interrupts(struct vm *vm)
+{
+    uint64_t held[4] = {0};
+    bool all_tell = true;
+
+    for (uint32_t id = 0; id < vm->vcpu_count; id++)
+        all_tell &= lapic_add_held(pc_cpu(vm, id), held);
+    return all_tell && ioapic_end_missed(&pc_of(vm)->ioapic, held);
+}
+
+int pc_fetch_vcpus(struct vm *vm)
+{
+    int err = fetch(vm, ENGINE_STATE_ALL);
+    /* A line that is still asserted has sent its message again: into the engine's APICs. */
+    if (err == OK && pc_of(vm)->engine->keeps_apic && end_missed_interrupts(vm))
+        err = fetch(vm, ENGINE_STATE_ALL);
     return err;
 }
 

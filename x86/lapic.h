@@ -107,6 +107,11 @@ void lapic_tsc_changed(struct x86_cpu *cpu);
 /* An edge on all processors' LINT1 (the operator's NMI button). Any thread. */
 void apic_pulse_lint1(struct vm *vm);
 
+/* Adds the vectors that are requested or in service to held[] (bit n of word n / 64). False: this
+ * APIC tells nobody of the ends of interrupts (SVR bit 12), so nothing follows from what it has not.
+ * The vCPU is at rest. */
+bool lapic_add_held(const struct x86_cpu *cpu, uint64_t held[4]);
+
 /* For engines whose kernel or hardware keeps the APIC (x86/lapic_page.c); the vCPU is at rest. */
 enum { LAPIC_PAGE_SIZE = 1024 };
 void lapic_hold_timer(struct x86_cpu *cpu); /* ours does not fire from now on */

@@ -119,3 +119,15 @@ bool lapic_page_suppresses_eoi(const uint8_t page[LAPIC_PAGE_SIZE])
 {
     return (word_of(page, LAPIC_SVR) & LAPIC_SVR_NO_EOI_BROADCAST) != 0;
 }
+
+bool lapic_add_held(const struct x86_cpu *cpu, uint64_t held[4])
+{
+    const struct lapic *l = cpu->lapic;
+
+    for (uint32_t n = 0; n < 8; n++) {
+        uint32_t word = lapic_reg(l, LAPIC_ISR + n * 16) | lapic_reg(l, LAPIC_IRR + n * 16);
+
+        held[n / 2] |= (uint64_t)word << n % 2 * 32;
+    }
+    return !(lapic_reg(l, LAPIC_SVR) & LAPIC_SVR_NO_EOI_BROADCAST);
+}

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/err.h"
+#include "device/ioapic.h"
 #include "engine/kvm/kvm_private.h"
 #include "tests/lib/fake_kvm.h"
 #include "tests/lib/pc_env.h"
@@ -236,6 +237,35 @@ static void test_no_memory_for_the_table(void)
     pc_env_destroy(&env);
 }
 
+/* KVM has heard of an end and was kept from reporting it; then the state is fetched. */
+static void test_missed_end(void)
+{
+    enum { PIN = 9, VECTOR = 0x41, IN_SERVICE = 0x100 + VECTOR / 32 * 16, SPURIOUS = 0xF0 };
+    struct ioapic *a;
+    char *page;
+
+    prepare(1);
+    CHECK_EQ(pc_env_build(&env), OK);
+    a = env.vm.apic_bus->io_apic;
+    page = fake_kvm.vcpu[fake_kvm.vcpus - 1].lapic.regs;
+    a->redirect[PIN] = 0x8000 | VECTOR;
+    lock_take(&env.vm.board_lock);
+    ioapic_set_pin(a, PIN, true);
+    lock_release(&env.vm.board_lock);
+    CHECK_EQ(machine()->messages, 1);
+    page[IN_SERVICE] = 1 << VECTOR % 32;
+    CHECK_EQ(pc_fetch_vcpus(&env.vm), OK);
+    CHECK_EQ(machine()->messages, 1);
+    page[IN_SERVICE] = 0;
+    page[SPURIOUS + 1] = 0x10; /* ends are told to the I/O APIC by the guest */
+    CHECK_EQ(pc_fetch_vcpus(&env.vm), OK);
+    CHECK_EQ(machine()->messages, 1);
+    page[SPURIOUS + 1] = 0;
+    CHECK_EQ(pc_fetch_vcpus(&env.vm), OK);
+    CHECK_EQ(machine()->messages, 2);
+    pc_env_destroy(&env);
+}
+
 int main(void)
 {
     UNIT_RUN(test_departures_from_the_manuals_are_off);
@@ -246,5 +276,6 @@ int main(void)
     UNIT_RUN(test_ends_are_watched);
     UNIT_RUN(test_the_table_changes_only_when_it_must);
     UNIT_RUN(test_no_memory_for_the_table);
+    UNIT_RUN(test_missed_end);
     return unit_done();
 }

@@ -126,6 +126,35 @@ static void test_level(void)
     CHECK_EQ(b.messages, 4);
 }
 
+/* An EOI that got lost on the way: no local APIC has the vector any more. */
+static void test_missed_end(void)
+{
+    uint64_t held[4] = {0};
+
+    setup();
+    entry(9, 0x08041, 0);
+    entry(10, 0x080C7, 0);
+    entry(11, 0x00033, 0); /* edge */
+    line(9, true);
+    line(10, true);
+    line(11, true);
+    CHECK_EQ(b.messages, 3);
+    held[1] = UINT64_C(1) << (0x41 - 64);
+    held[3] = UINT64_C(1) << (0xC7 - 192);
+    CHECK(!ioapic_end_missed(&apic, held));
+    CHECK_EQ(b.messages, 3);
+    held[1] = 0;
+    line(9, false);
+    CHECK(ioapic_end_missed(&apic, held));
+    CHECK_EQ(low(9), 0x08041);
+    CHECK_EQ(low(10), 0x0C0C7);
+    CHECK_EQ(b.messages, 3);
+    held[3] = 0; /* still asserted: once more */
+    CHECK(ioapic_end_missed(&apic, held));
+    CHECK_EQ(low(10), 0x0C0C7);
+    CHECK_EQ(b.messages, 4);
+}
+
 /* Nobody takes it: nothing to wait for; the next write tries again. */
 static void test_level_without_receiver(void)
 {
@@ -206,6 +235,7 @@ int main(void)
     UNIT_RUN(test_registers);
     UNIT_RUN(test_edge);
     UNIT_RUN(test_level);
+    UNIT_RUN(test_missed_end);
     UNIT_RUN(test_level_without_receiver);
     UNIT_RUN(test_two_pins_one_vector);
     UNIT_RUN(test_delivery_modes);
