@@ -15,11 +15,12 @@
  * It works the same as an ordinary user and as root.
  *
  * The filter is a list, not a program somebody has to read: rows of (system call, what an argument
- * must be, why), turned into classic BPF by about forty lines. libseccomp would bring the same list
- * and a dependency. Rows are tried in order, the frequent first; kernels since 5.11 remember calls
- * that are allowed whatever their arguments, and do not run the filter for them. What is compared
- * is the low half of an argument: everything compared here is an int, or a mask of low bits, to the
- * kernel too.
+ * must be, why), turned into classic BPF by some lines. libseccomp would bring the same list and a
+ * dependency. Calls are tried in the order of their first rows, the frequent first, and the rows of
+ * one call together: entering the sandbox is the dearest single call of a VM's start, since the
+ * kernel runs the filter for each number there is, to remember (since 5.11) which calls are allowed
+ * whatever their arguments. What is compared is the low half of an argument: everything compared
+ * here is an int, or a mask of low bits, to the kernel too.
  *
  * What is refused traps (SIGSYS): terminal.c's handler puts the terminal back, names the call and
  * dies. Killing at once would leave the terminal raw, and an error return would let a broken
@@ -162,86 +163,121 @@ static const struct row rows[] = {
     {SYS_exit_group, {{0}}, "the end"},
 };
 
-/* Room for the worst case: number, argument load and test per check, verdict. */
-enum { BPF_MAX = 8 + (int)(sizeof(rows) / sizeof(rows[0])) * (2 + 2 * ROW_CHECKS) };
+/* Room for the worst case: number, argument load and test per check, verdict, end of a group. */
+enum { BPF_MAX = 8 + (int)(sizeof(rows) / sizeof(rows[0])) * (3 + 2 * ROW_CHECKS) };
 
 struct program {
     struct sock_filter code[BPF_MAX];
     unsigned short count;
+    bool too_far; /* a jump does not reach: the rows of one call have become too many */
 };
 
-static void emit(struct program *p, uint16_t code, uint8_t if_true, uint8_t if_false, uint32_t k)
+enum { NO_ARGUMENT = -1 };
+
+static void emit(struct program *p, uint16_t code, uint32_t k)
 {
-    p->code[p->count++] = (struct sock_filter){code, if_true, if_false, k};
+    p->code[p->count++] = (struct sock_filter){code, 0, 0, k};
 }
 
 static void load(struct program *p, size_t offset)
 {
-    emit(p, BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)offset);
+    emit(p, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
 }
 
-/* Falls through if the check holds, else skips `skip` instructions more. */
-static void emit_check(struct program *p, const struct check *c, uint8_t skip)
+/* A test, which goes on if the check holds; where it goes else is for skip_to_here. */
+static void emit_test(struct program *p, const struct check *c)
 {
-    load(p, offsetof(struct seccomp_data, args) + 8u * c->arg); /* little-endian: low half first */
-    switch ((enum check_kind)c->kind) {
-    case SELF_PID:
-        emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, skip, (uint32_t)getpid());
-        break;
-    case CLEAR:
-        emit(p, BPF_JMP | BPF_JSET | BPF_K, skip, 0, c->value);
-        break;
-    case SET: /* every SET mask of the table is one bit */
-        emit(p, BPF_JMP | BPF_JSET | BPF_K, 0, skip, c->value);
-        break;
-    case EQUAL:
-    case ANY:
-        emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, skip, c->value);
-        break;
-    }
+    uint16_t code = c->kind == CLEAR || c->kind == SET ? BPF_JSET : BPF_JEQ;
+
+    /* every SET mask of the table is one bit */
+    emit(p, BPF_JMP | BPF_K | code, c->kind == SELF_PID ? (uint32_t)getpid() : c->value);
 }
 
-/* A row begins with the call's number in the accumulator and, failing, leaves it there. */
-static void emit_row(struct program *p, const struct row *r)
+/* The test at `at` skips all that has been emitted since if it fails: if it is true, for CLEAR. */
+static void skip_to_here(struct program *p, unsigned short at, enum check_kind kind)
 {
+    unsigned int distance = p->count - at - 1u;
+
+    p->too_far |= distance > UINT8_MAX;
+    if (kind == CLEAR)
+        p->code[at].jt = (uint8_t)distance;
+    else
+        p->code[at].jf = (uint8_t)distance;
+}
+
+/* Allows the call if all checks hold, else comes out at its end. *loaded: the argument that is in the
+ * accumulator, whichever way it came here. */
+static void emit_row(struct program *p, const struct row *r, int *loaded)
+{
+    unsigned short test[ROW_CHECKS];
     uint8_t checks = 0;
-    uint8_t left;
 
-    while (checks < ROW_CHECKS && r->check[checks].kind != ANY)
-        checks++;
-    left = (uint8_t)(2 * checks + 1); /* instructions of the row after the number's test */
-    /* With checks, failing them ends on a reload of the number, which a number that differs skips
-     */
-    emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, (uint8_t)(left + (checks ? 1 : 0)), (uint32_t)r->number);
-    for (uint8_t i = 0; i < checks; i++) {
-        left = (uint8_t)(left - 2);
-        emit_check(p, &r->check[i], left);
+    for (; checks < ROW_CHECKS && r->check[checks].kind != ANY; checks++) {
+        const struct check *c = &r->check[checks];
+
+        if (*loaded != c->arg) /* little-endian: low half first */
+            load(p, offsetof(struct seccomp_data, args) + 8u * c->arg);
+        *loaded = c->arg;
+        test[checks] = p->count;
+        emit_test(p, c);
     }
-    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
-    if (checks)
-        load(p, offsetof(struct seccomp_data, nr));
+    emit(p, BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    for (uint8_t i = 0; i < checks; i++)
+        skip_to_here(p, test[i], (enum check_kind)r->check[i].kind);
+    if (checks > 1)
+        *loaded = NO_ARGUMENT;
+}
+
+/* All rows of one call. The accumulator has a call's number, and still has it if it is another. */
+static void emit_group(struct program *p, long number)
+{
+    unsigned short test = p->count;
+    int loaded = NO_ARGUMENT;
+
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)number);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (rows[i].number == number)
+            emit_row(p, &rows[i], &loaded);
+    }
+    emit(p, BPF_RET | BPF_K, SECCOMP_RET_TRAP);
+    skip_to_here(p, test, EQUAL);
+}
+
+static bool is_first_of_group(size_t row)
+{
+    for (size_t i = 0; i < row; i++) {
+        if (rows[i].number == rows[row].number)
+            return false;
+    }
+    return true;
 }
 
 static void build(struct program *p)
 {
     p->count = 0;
+    p->too_far = false;
     load(p, offsetof(struct seccomp_data, arch));
-    emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, AUDIT_ARCH_X86_64);
-    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP);
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64);
+    p->code[p->count - 1].jt = 1;
+    emit(p, BPF_RET | BPF_K, SECCOMP_RET_TRAP);
     load(p, offsetof(struct seccomp_data, nr));
-    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-        emit_row(p, &rows[i]);
-    emit(p, BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (is_first_of_group(i))
+            emit_group(p, rows[i].number);
+    }
+    emit(p, BPF_RET | BPF_K, SECCOMP_RET_TRAP);
 }
 
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    unsigned long cap = 0;
 
-    /* Fails for who has no CAP_SETPCAP; then there is nothing to gain through it either. */
-    for (unsigned long cap = 0; cap <= 63; cap++)
-        (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    /* Until there are no more; or at once, for who has no CAP_SETPCAP: then there is nothing to gain
+     * through them either. */
+    while (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0)
+        cap++;
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return (int)syscall(SYS_capset, &header, none);
 }
@@ -273,6 +309,10 @@ int sandbox_enter(char *message, size_t size)
     long result;
 
     build(&p);
+    if (p.too_far) {
+        snprintf(message, size, "the sandbox's filter is too long (a bug of Lodge: please report it)");
+        return ERR_UNSUPPORTED;
+    }
     fprog.len = p.count;
     result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
                      SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &fprog);
