@@ -199,12 +199,16 @@ void kvm_adapt_profile(int kvm_fd, struct x86_level *level)
 /* --- telling KVM --------------------------------------------------------------------------------
  */
 
+/* In the order of leaves: KVM looks through the table from its begin, also for what it wants to know
+ * itself, and most often for the low ones. */
 static void add_entry(union cpuid_table *t, const struct x86_cpu *cpu, uint32_t leaf,
                       uint32_t subleaf, bool has_subleaf)
 {
     struct kvm_cpuid_entry2 *e = &t->head.entries[t->head.nent++];
     uint32_t out[4];
 
+    for (; e > t->head.entries && e[-1].function > leaf; e--)
+        *e = e[-1];
     x86_cpuid(cpu, leaf, subleaf, out);
     *e = (struct kvm_cpuid_entry2){
         .function = leaf,
