@@ -32,7 +32,7 @@
 #include "tests/lib/unit.h"
 #include "x86/msr.h"
 
-enum { OUTPUT = 1 << 20, MS = 1000000, PATIENCE_S = 300, FILE_MAX = 64 << 20 };
+enum { OUTPUT = 1 << 20, SHOWN = 3000, MS = 1000000, PATIENCE_S = 300, FILE_MAX = 64 << 20 };
 
 struct options {
     uint32_t vcpus, least, most;
@@ -213,6 +213,25 @@ static void forget_excused(void)
         memset(from, ' ', (size_t)(to - from));
 }
 
+static bool is_bad(uint32_t reason)
+{
+    return reason != VM_STOP_POWEROFF && reason != VM_STOP_EXIT_PORT;
+}
+
+/* The guest's last words, kept from looking like a test's result. */
+static void show_output(void)
+{
+    size_t length = strlen(output);
+
+    printf("  the guest's last lines:\n  ");
+    for (size_t i = length > SHOWN ? length - SHOWN : 0; i < length; i++) {
+        putchar(output[i]);
+        if (output[i] == '\n')
+            printf("  ");
+    }
+    putchar('\n');
+}
+
 static void check_output(void)
 {
     static const char *const bad[] = {"FAIL",     "Oops",        "Call Trace",
@@ -241,7 +260,9 @@ static void test_moved(void)
     reason = atomic_load(&vm->stop_reason);
     printf("%u moves, VM clock %llu ms: %s\n", moves, (unsigned long long)(vm_clock_ns(vm) / MS),
            vm->stop_text);
-    CHECK(reason == VM_STOP_POWEROFF || reason == VM_STOP_EXIT_PORT);
+    if (is_bad(reason) || strstr(output, "Kernel panic"))
+        show_output();
+    CHECK(!is_bad(reason));
     CHECK(reason != VM_STOP_EXIT_PORT || vm->stop_status == 1); /* it wrote 0 */
     CHECK(moves > 0);
     check_output();
