@@ -8,6 +8,7 @@
  */
 #include "core/guest_mem.h"
 
+#include "core/assert.h"
 #include "core/err.h"
 #include "core/mem.h"
 
@@ -32,6 +33,53 @@ int guest_mem_add(struct guest_mem *m, struct gpa base, uint64_t size, void *hos
     return OK;
 }
 
+/* --- what is not there yet ----------------------------------------------------------------------
+ */
+
+static bool is_within(const struct guest_mem_late *late, uint32_t i, uint64_t a, uint64_t size)
+{
+    uint64_t base = late->piece[i].base;
+    return a < base ? size > base - a : a - base < late->piece[i].size;
+}
+
+bool guest_mem_bring(const struct guest_mem *m, uint64_t a, uint64_t size)
+{
+    uint32_t missing = guest_mem_missing(m), wanted = 0;
+    for (uint32_t i = 0; i < GUEST_MEM_LATE; i++)
+        if ((missing >> i & 1) && is_within(m->late, i, a, size))
+            wanted |= UINT32_C(1) << i;
+    return wanted == 0 || m->late->bring(m->late, wanted);
+}
+
+bool guest_mem_bring_next(const struct guest_mem *m)
+{
+    uint32_t missing = guest_mem_missing(m);
+    return missing == 0 || m->late->bring(m->late, missing & -missing);
+}
+
+bool guest_mem_has_late_room(const struct guest_mem *m)
+{
+    return m->late && guest_mem_missing(m) != BIT(GUEST_MEM_LATE) - 1;
+}
+
+void guest_mem_add_late(const struct guest_mem *m, const struct guest_mem_piece *piece)
+{
+    uint32_t missing = guest_mem_missing(m);
+    uint32_t i = (uint32_t)__builtin_ctz(~missing);
+    if (NEVER(!guest_mem_has_late_room(m)))
+        return;
+    m->late->piece[i] = *piece;
+    atomic_store(&m->late->missing, missing | UINT32_C(1) << i);
+}
+
+static bool is_there(const struct guest_mem *m, uint64_t a, uint64_t size)
+{
+    return likely(guest_mem_missing(m) == 0) || guest_mem_bring(m, a, size);
+}
+
+/* --- access -------------------------------------------------------------------------------------
+ */
+
 /* The slot that holds the byte at a, or NULL. */
 static const struct guest_mem_slot *slot_at(const struct guest_mem *m, uint64_t a)
 {
@@ -48,12 +96,18 @@ const struct guest_mem_slot *guest_mem_find(const struct guest_mem *m, struct gp
     const struct guest_mem_slot *s = slot_at(m, a.v);
     if (!s || size == 0 || size > s->size - (a.v - s->base))
         return NULL;
-    return s;
+    return is_there(m, a.v, size) ? s : NULL;
 }
 
 void *guest_mem_ptr(const struct guest_mem *m, struct gpa a, uint64_t size)
 {
     const struct guest_mem_slot *s = guest_mem_find(m, a, size);
+    return s ? s->host + (a.v - s->base) : NULL;
+}
+
+void *guest_mem_host(const struct guest_mem *m, struct gpa a)
+{
+    const struct guest_mem_slot *s = slot_at(m, a.v);
     return s ? s->host + (a.v - s->base) : NULL;
 }
 
@@ -76,7 +130,7 @@ static bool is_backed(const struct guest_mem *m, uint64_t a, uint64_t size, bool
 int guest_mem_read(const struct guest_mem *m, struct gpa a, void *buf, size_t size)
 {
     uint8_t *out = buf;
-    if (!is_backed(m, a.v, size, false))
+    if (!is_backed(m, a.v, size, false) || !is_there(m, a.v, size))
         return ERR_RANGE;
     while (size > 0) {
         const struct guest_mem_slot *s = slot_at(m, a.v);
@@ -93,7 +147,7 @@ int guest_mem_read(const struct guest_mem *m, struct gpa a, void *buf, size_t si
 int guest_mem_write(const struct guest_mem *m, struct gpa a, const void *buf, size_t size)
 {
     const uint8_t *in = buf;
-    if (!is_backed(m, a.v, size, true))
+    if (!is_backed(m, a.v, size, true) || !is_there(m, a.v, size))
         return ERR_RANGE;
     while (size > 0) {
         const struct guest_mem_slot *s = slot_at(m, a.v);

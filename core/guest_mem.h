@@ -8,9 +8,11 @@
 #ifndef LODGE_CORE_GUEST_MEM_H
 #define LODGE_CORE_GUEST_MEM_H
 
+#include <stdatomic.h>
+
 #include "core/types.h"
 
-enum { GUEST_MEM_SLOTS = 8 };
+enum { GUEST_MEM_SLOTS = 8, GUEST_MEM_LATE = 4 };
 
 struct guest_mem_slot {
     uint64_t base; /* page-aligned guest-physical address */
@@ -19,21 +21,60 @@ struct guest_mem_slot {
     bool writable; /* false: ROM, guest writes are dropped */
 };
 
+/*
+ * RAM whose contents the home brings from a file when somebody first asks for them. Until then
+ * nobody has the host's address of it, as all who want one come through here; and the home has it
+ * so that a processor cannot reach it either: an engine whose guests do not come through here is
+ * stopped there, and asks for what is missing. Only for such engines.
+ */
+struct guest_mem_late {
+    _Atomic uint32_t missing; /* a bit for each piece that is not there yet */
+    struct guest_mem_piece {
+        uint64_t base, size; /* whole pages of one slot */
+        void *file;          /* the home's, and where in it the piece begins */
+        uint64_t offset;
+    } piece[GUEST_MEM_LATE]; /* written while no vCPU runs */
+    /* Brings these pieces and then takes their bits away. Any thread, with any lock; at once, if
+     * another thread has done it. False: they cannot be had, and the VM has been stopped for it. */
+    bool (*bring)(struct guest_mem_late *late, uint32_t pieces);
+};
+
 struct guest_mem {
     uint32_t count;
     struct guest_mem_slot slot[GUEST_MEM_SLOTS]; /* sorted by base, not overlapping */
+    struct guest_mem_late *late;                 /* the home's; NULL: it has no such thing */
 };
 
 /* ERR_INVALID (alignment, wrap), ERR_EXISTS (overlap), ERR_NO_MEMORY (no slot free). */
 int must_check guest_mem_add(struct guest_mem *m, struct gpa base, uint64_t size, void *host,
                              bool writable);
 
-/* The slot that holds all of [a, a + size), or NULL. size 0 is held by nothing. */
+/* The pieces that are not there yet. */
+static inline uint32_t guest_mem_missing(const struct guest_mem *m)
+{
+    return likely(!m->late) ? 0 : atomic_load_explicit(&m->late->missing, memory_order_acquire);
+}
+
+/* Sees to it that all of [a, a + size) is there; false: it cannot be had. */
+bool guest_mem_bring(const struct guest_mem *m, uint64_t a, uint64_t size);
+
+/* For an access that the host stopped somewhere in RAM: brings the first piece that is missing. */
+bool guest_mem_bring_next(const struct guest_mem *m);
+
+/* One more piece that is missing, which there must be room for. While no vCPU runs. */
+bool guest_mem_has_late_room(const struct guest_mem *m);
+void guest_mem_add_late(const struct guest_mem *m, const struct guest_mem_piece *piece);
+
+/* The slot that holds all of [a, a + size), or NULL: also if its contents cannot be had. size 0 is
+ * held by nothing. */
 const struct guest_mem_slot *guest_mem_find(const struct guest_mem *m, struct gpa a, uint64_t size);
 
 /* Host address of [a, a + size) if it lies in one slot, else NULL. The bytes are shared with
  * running vCPUs: copy once, check the copy, use the copy. */
 void *guest_mem_ptr(const struct guest_mem *m, struct gpa a, uint64_t size);
+
+/* The same of one byte, whether or not the contents are there yet: for those who bring them. */
+void *guest_mem_host(const struct guest_mem *m, struct gpa a);
 
 /* Copies; ranges may span adjacent slots. ERR_RANGE, with nothing copied, if any byte is outside,
  * or (write) in ROM. */

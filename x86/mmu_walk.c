@@ -27,6 +27,9 @@ uint8_t *mmu_host_page(const struct vm *vm, uint64_t physical, bool *writable)
 {
     const struct guest_mem *m = &vm->mem;
     uint64_t page = physical & PAGE_MASK;
+    *writable = false;
+    if (unlikely(guest_mem_missing(m)) && !guest_mem_bring(m, page, PAGE_SIZE))
+        return NULL; /* the VM has been stopped for it */
     for (uint32_t i = 0; i < m->count; i++) {
         const struct guest_mem_slot *s = &m->slot[i];
         if (page - s->base < s->size) { /* below base it wraps to something huge */
@@ -34,7 +37,6 @@ uint8_t *mmu_host_page(const struct vm *vm, uint64_t physical, bool *writable)
             return s->host + (page - s->base);
         }
     }
-    *writable = false;
     return NULL;
 }
 

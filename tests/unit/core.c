@@ -71,6 +71,64 @@ static void test_guest_mem(void)
     free(rom);
 }
 
+/* A home that brings 0xBB into RAM at twice its guest address. */
+struct late_home {
+    struct guest_mem_late late;
+    const struct guest_mem *mem;
+    uint32_t brought; /* pieces, in bits */
+    bool fails;
+};
+
+static bool bring(struct guest_mem_late *late, uint32_t pieces)
+{
+    struct late_home *h = container_of(late, struct late_home, late);
+    if (h->fails)
+        return false;
+    for (uint32_t i = 0; i < GUEST_MEM_LATE; i++)
+        if (pieces >> i & 1)
+            memset(guest_mem_host(h->mem, gpa(late->piece[i].base)), 0xBB, late->piece[i].size);
+    CHECK_EQ(pieces & ~atomic_load(&late->missing), 0);
+    CHECK_EQ(pieces & h->brought, 0);
+    h->brought |= pieces;
+    atomic_fetch_and(&late->missing, ~pieces);
+    return true;
+}
+
+/* Whoever asks for a byte of a piece gets what the home has for it, and only that piece. */
+static void test_late_mem(void)
+{
+    uint8_t *ram = memset(pages(8), 0, 8 * 4096), b = 1;
+    struct guest_mem m = {0};
+    struct late_home h = {.late = {.bring = bring}, .mem = &m};
+    CHECK_EQ(guest_mem_add(&m, gpa(0), 0x8000, ram, true), OK);
+    CHECK(!guest_mem_has_late_room(&m)); /* the home does not do it */
+    m.late = &h.late;
+    for (uint64_t i = 0; i < GUEST_MEM_LATE; i++) {
+        CHECK(guest_mem_has_late_room(&m));
+        guest_mem_add_late(&m, &(struct guest_mem_piece){.base = 0x1000 * (2 * i), .size = 0x1000});
+    }
+    CHECK(!guest_mem_has_late_room(&m));
+    CHECK_EQ(guest_mem_read(&m, gpa(0x1000), &b, 1), OK); /* between two */
+    CHECK(b == 0 && h.brought == 0);
+    CHECK_EQ(guest_mem_read(&m, gpa(0x8000), &b, 1), (uint64_t)ERR_RANGE);
+    CHECK_EQ(h.brought, 0);
+    CHECK_EQ(guest_mem_write(&m, gpa(0x2FFF), "x", 1), OK); /* not over what was written */
+    CHECK(h.brought == 2 && ram[0x2FFF] == 'x' && ram[0x2FFE] == 0xBB && ram[0x3000] == 0);
+    h.fails = true;
+    CHECK(guest_mem_ptr(&m, gpa(0x3FFF), 2) == NULL && !guest_mem_bring_next(&m));
+    CHECK_EQ(guest_mem_read(&m, gpa(0x4FFF), &b, 1), (uint64_t)ERR_RANGE);
+    CHECK(guest_mem_ptr(&m, gpa(0x2000), 0x2000) == ram + 0x2000);
+    h.fails = false;
+    CHECK(guest_mem_ptr(&m, gpa(0x3FFF), 2) == ram + 0x3FFF);
+    CHECK_EQ(h.brought, 2 + 4);
+    CHECK(guest_mem_bring_next(&m));
+    CHECK_EQ(h.brought, 1 + 2 + 4);
+    CHECK(guest_mem_bring_next(&m) && guest_mem_bring_next(&m));
+    CHECK(h.brought == 15 && guest_mem_missing(&m) == 0);
+    CHECK(guest_mem_has_late_room(&m));
+    free(ram);
+}
+
 /* A device that remembers what it was asked. */
 struct probe {
     unsigned int calls;
@@ -376,6 +434,7 @@ int main(void)
     UNIT_RUN(test_fmt);
     UNIT_RUN(test_fmt_forms);
     UNIT_RUN(test_guest_mem);
+    UNIT_RUN(test_late_mem);
     UNIT_RUN(test_bus_shapes);
     UNIT_RUN(test_bus_gate);
     UNIT_RUN(test_clock);
