@@ -54,6 +54,9 @@ struct engine {
     bool keeps_apic;
     int (*send_message)(struct vm *vm, const struct apic_message *m);
 
+    /* Brings RAM that is missing (struct guest_mem_late) when its guest is stopped there. */
+    bool brings_late_memory;
+
     /* Can this host run that level? OK, or an error with a one-line reason in why[]. With `closely`,
      * also whether it does so as it should, which may take a while: for who has not asked for this
      * engine. */

@@ -7,7 +7,8 @@
  * bitmap is read a few times in all.
  *
  * The VM is at rest when tracking is switched; fetching may go on while it runs, and then gives
- * pages that are being written again and again.
+ * pages that are being written again and again. RAM that is missing comes first: KVM does not see
+ * it being written.
  */
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
@@ -17,6 +18,10 @@ int kvm_dirty_track(struct vm *vm, bool on)
     struct kvm_vm *kvm = kvm_vm_of(vm);
     bool before = kvm->tracks_dirty;
 
+    while (guest_mem_missing(&vm->mem)) {
+        if (!guest_mem_bring_next(&vm->mem))
+            return ERR_IO;
+    }
     kvm->tracks_dirty = on;
     for (uint32_t slot = 0; slot < kvm->slots; slot++) { /* flags of a slot may change in place */
         int result = kvm_set_slot(kvm, slot, &vm->mem.slot[slot]);

@@ -175,6 +175,7 @@ const struct engine engine_kvm = {
     .probe = kvm_probe,
     .keeps_apic = true,
     .send_message = kvm_send_message,
+    .brings_late_memory = true,
     .adapt_profile = adapt_profile,
     .vm_create = kvm_vm_create,
     .tsc_khz = host_tsc_khz,

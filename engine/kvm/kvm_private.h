@@ -63,6 +63,7 @@ struct kvm_vcpu {
     bool started;         /* the thread's signal mask is right */
     uint32_t changed;     /* groups of which struct x86_cpu has the newer state */
     uint64_t tsc_skew;    /* tsc_offset less TSC_ADJUST, as KVM has it */
+    uint32_t missing;     /* pieces of RAM, when kvm-clock's page was last looked for */
     uint64_t entries, signals;
 };
 

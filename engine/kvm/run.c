@@ -18,6 +18,12 @@
  * come out as soon as it can (interrupt window). The vector is fetched from the 8259 only when it
  * is taken for sure, between two instructions.
  *
+ * RAM that is not there yet (struct guest_mem_late). The home has it mapped without access, so KVM
+ * cannot give it to the guest: KVM_RUN fails with EFAULT, with nothing done, and is called again
+ * when a piece more is there. KVM does not say where the guest was. What KVM's own emulator cannot
+ * reach it takes for a device's: an access to device memory where there is RAM is one to RAM. And
+ * kvm-clock whose page it could not reach it forgets: it is told again when there is more.
+ *
  * What KVM reports and we do not expect ends the VM with a reason and registers, never a loop
  * (bad-inputs: emulation failures, entry failures).
  */
@@ -27,6 +33,7 @@
 
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
+#include "isa/x86.h"
 #include "x86/mem.h"
 
 enum {
@@ -114,6 +121,25 @@ static enum verdict on_port(struct x86_cpu *cpu, struct exit *e)
     return verdict_of(err);
 }
 
+/* RAM that was not there when KVM wanted it. A write to ROM is none, and goes to the bus. */
+static bool is_in_ram(const struct x86_cpu *cpu, const struct kvm_run *run)
+{
+    const struct guest_mem_slot *s =
+        guest_mem_find(&cpu->vcpu.vm->mem, gpa(run->mmio.phys_addr), run->mmio.len);
+
+    return s && s->writable;
+}
+
+static enum verdict access_ram(const struct x86_cpu *cpu, struct kvm_run *run)
+{
+    const struct guest_mem *m = &cpu->vcpu.vm->mem;
+    struct gpa a = gpa(run->mmio.phys_addr);
+    int err = run->mmio.is_write ? guest_mem_write(m, a, run->mmio.data, run->mmio.len)
+                                 : guest_mem_read(m, a, run->mmio.data, run->mmio.len);
+
+    return verdict_of(err);
+}
+
 static enum verdict on_mmio(struct x86_cpu *cpu, struct exit *e)
 {
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
@@ -123,6 +149,8 @@ static enum verdict on_mmio(struct x86_cpu *cpu, struct exit *e)
     if (run->mmio.len == 0 || run->mmio.len > ACCESS_SIZE)
         return fail(cpu, e, "KVM reports a memory access of an unknown size", run->mmio.len);
     k->unfinished = true;
+    if (is_in_ram(cpu, run))
+        return access_ram(cpu, run);
     *e = (struct exit){.reason = EXIT_MMIO,
                        .mmio = {.address = gpa(run->mmio.phys_addr),
                                 .size = (uint8_t)run->mmio.len,
@@ -307,7 +335,7 @@ static enum verdict entry_failed(struct x86_cpu *cpu, struct exit *e, int error)
     enum verdict v;
 
     switch (error) {
-    case EFAULT: /* a page of RAM: all of it is mapped, so the host has none left to put there */
+    case EFAULT: /* a page of RAM: all of it is there, so the host has none left to put it in */
     case ENOMEM:
         v = fail(cpu, e, "a page of guest RAM, or what KVM needs for it, could not be had",
                  (uint64_t)error);
@@ -320,15 +348,34 @@ static enum verdict entry_failed(struct x86_cpu *cpu, struct exit *e, int error)
     }
 }
 
-static enum verdict enter_and_handle(struct x86_cpu *cpu, struct exit *e)
+/* Has KVM look for kvm-clock's page again if more RAM is there than when it last did. */
+static void tell_clock_again(const struct x86_cpu *cpu, uint32_t missing)
 {
     struct kvm_vcpu *k = kvm_vcpu_of(cpu);
-    int result = enter(k);
+    uint64_t value;
 
+    if (k->missing & ~missing && kvm_get_msr(cpu, MSR_KVM_SYSTEM_TIME_NEW, &value) == OK &&
+        value & 1)
+        (void)kvm_set_msr(cpu, MSR_KVM_SYSTEM_TIME_NEW, value); /* KVM took it before */
+    k->missing = missing;
+}
+
+static enum verdict enter_and_handle(struct x86_cpu *cpu, struct exit *e)
+{
+    const struct guest_mem *m = &cpu->vcpu.vm->mem;
+    struct kvm_vcpu *k = kvm_vcpu_of(cpu);
+    uint32_t was_missing = guest_mem_missing(m);
+    int result;
+
+    if (unlikely(k->missing != was_missing))
+        tell_clock_again(cpu, was_missing);
+    result = enter(k);
     if (result == -EINTR || result == -EAGAIN) {
         k->signals++;
         return GO_ON;
     }
+    if (result == -EFAULT && was_missing) /* another thread may have brought it since */
+        return guest_mem_bring_next(m) ? GO_ON : STOP;
     return result < 0 ? entry_failed(cpu, e, -result) : on_exit(cpu, e);
 }
 

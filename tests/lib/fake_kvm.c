@@ -249,6 +249,7 @@ static int vm_ioctl(uint32_t index, unsigned long request, void *argument)
 
 static int move_msrs(struct fake_kvm_vcpu *v, struct kvm_msrs *m, bool set)
 {
+    v->msr_sets += set;
     for (uint32_t i = 0; i < m->nmsrs; i++) {
         uint32_t at = 0;
 

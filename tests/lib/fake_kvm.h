@@ -49,6 +49,7 @@ struct fake_kvm_vcpu {
     struct kvm_xcrs xcrs;
     struct kvm_msr_entry msr[FAKE_KVM_MSRS];
     uint32_t msrs;
+    uint32_t msr_sets; /* KVM_SET_MSRS */
     uint64_t tsc_offset;
     bool init_pending; /* as latched in KVM's local APIC: taken by KVM_GET_MP_STATE and KVM_RUN */
     uint32_t pieces;   /* of an access, that are still to come */
