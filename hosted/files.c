@@ -2,7 +2,9 @@
 /* Copyright The Lodge authors */
 /*
  * Files that a VM is made from. The configuration is read into memory of our own. Kernel and initrd,
- * which are large, are not: what is loaded of them goes from the file to the guest's RAM at once.
+ * which are large, are not: what is loaded of them goes from the file to the guest's RAM, by way of a
+ * buffer that stays in the processor's cache, since reading into RAM's mapping takes a page fault for
+ * each page (and sendfile, which spares the buffer, is refused by some file systems).
  * They are kept open for as long as the VM, since a reset boots from them again and by then the
  * sandbox lets nobody open a file. So a file that is replaced (as package managers do it) is booted
  * from as it was; one that is written to while a VM has it is not booted from any more, as nobody
@@ -30,6 +32,8 @@
 
 #include "core/err.h"
 #include "hosted/seam.h"
+
+enum { LOAD_BUFFER = 32 << 10 };
 
 static const char *kind_of(mode_t mode)
 {
@@ -66,7 +70,7 @@ static int open_checked(const struct file_request *r, int *fd, struct stat *st, 
                  limit    ? seam_errno_hint(errno)
                  : denied ? "check its permissions"
                           : "check its path");
-        return denied ? ERR_PERMISSION : ERR_INVALID;
+        return limit ? ERR_NO_MEMORY : denied ? ERR_PERMISSION : ERR_INVALID;
     }
     if (!S_ISREG(st->st_mode))
         snprintf(message, n, "%s '%s' is %s (give a regular file)", r->what, r->path,
@@ -149,6 +153,7 @@ int file_keep(struct file_kept *out, const struct file_request *r, char *message
     int err = open_checked(r, &out->fd, &out->stat, message, message_size);
 
     out->failure = NULL;
+    out->ram = NULL;
     if (err && out->fd >= 0)
         close(out->fd);
     return err;
@@ -175,6 +180,57 @@ int file_kept_read(void *file, uint64_t offset, void *to, size_t n)
     f->failure = has_changed(f) ? "it has changed since the VM was started"
                                 : read_exactly(f->fd, offset, to, n);
     return f->failure ? ERR_IO : OK;
+}
+
+/* All n bytes, into the memfd: NULL, or why not. */
+static const char *write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t done = pwrite(fd, p, n, (off_t)offset);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? strerror(errno) : "no memory for it";
+        p += done;
+        offset += (uint64_t)done;
+        n -= (size_t)done;
+    }
+    return NULL;
+}
+
+static const char *load_exactly(const struct file_kept *f, uint64_t offset, uint64_t ram_offset,
+                                size_t n)
+{
+    uint8_t buffer[LOAD_BUFFER];
+    const char *failure = NULL;
+
+    for (size_t at = 0; at < n && !failure; at += sizeof(buffer)) {
+        size_t part = n - at < sizeof(buffer) ? n - at : sizeof(buffer);
+
+        failure = read_exactly(f->fd, offset + at, buffer, part);
+        if (!failure)
+            failure = write_exactly(f->ram->fd, ram_offset + at, buffer, part);
+    }
+    return failure;
+}
+
+int file_kept_load(void *file, uint64_t offset, void *to, size_t n)
+{
+    struct file_kept *f = file;
+    uint64_t ram_offset = (uint64_t)((uint8_t *)to - f->ram->base);
+
+    f->failure = load_exactly(f, offset, ram_offset, n);
+    if (has_changed(f)) /* only now: also while it was being copied */
+        f->failure = "it has changed since the VM was started";
+    return f->failure ? ERR_IO : OK;
+}
+
+bool file_kept_reaches(const struct file_kept *f, uint64_t end)
+{
+    uint8_t byte;
+
+    return !has_changed(f) && read_exactly(f->fd, end - 1, &byte, 1) == NULL;
 }
 
 void file_free(struct file_bytes *f)

@@ -4,11 +4,13 @@
 #ifndef LODGE_HOSTED_FILES_H
 #define LODGE_HOSTED_FILES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #include "core/types.h"
+#include "hosted/ram.h"
 
 struct file_bytes {
     uint8_t *bytes; /* pages of our own, read-only; NULL when empty */
@@ -32,8 +34,9 @@ void file_free(struct file_bytes *f);
 /* A regular file that stays open. */
 struct file_kept {
     int fd;
-    struct stat stat;    /* as it was opened */
-    const char *failure; /* why file_kept_read failed, NULL: it has not */
+    struct stat stat;      /* as it was opened */
+    const char *failure;   /* why it could not be read, NULL: it could */
+    const struct ram *ram; /* where it is loaded to; the caller's to set */
 };
 
 /* The same errors. */
@@ -42,5 +45,10 @@ int must_check file_keep(struct file_kept *out, const struct file_request *r, ch
 /* struct boot_file.read, of a struct file_kept. A file that has changed since it was opened is not
  * read: ERR_IO. */
 int file_kept_read(void *file, uint64_t offset, void *to, size_t n);
+/* struct boot_file.load: the same, to an address in file->ram, which may be hidden. Any thread, in the
+ * sandbox. */
+int file_kept_load(void *file, uint64_t offset, void *to, size_t n);
+/* Whether it still is as it was opened, and has bytes as far as this. */
+bool file_kept_reaches(const struct file_kept *f, uint64_t end);
 
 #endif

@@ -20,6 +20,7 @@
 #include "hosted/log.h"
 #include "hosted/options.h"
 #include "hosted/outstream.h"
+#include "hosted/ram.h"
 #include "hosted/vcpu_thread.h"
 #include "machine/pc.h"
 #include "x86/level.h"
@@ -33,7 +34,10 @@ struct home {
     const struct engine *engine;
 
     struct file_kept kernel, initrd;
-    void *ram; /* options.config.memory bytes, shared mapping of a memfd */
+    struct ram ram; /* options.config.memory bytes */
+    struct guest_mem_late late; /* what of them still is in the files: boot_files.c */
+    pthread_mutex_t late_lock;  /* leaf: who brings it */
+    bool late_failed;           /* under late_lock: it cannot be had */
 
     int signal_fd;
     int timer_fd;

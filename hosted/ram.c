@@ -7,6 +7,9 @@
  * guest could only die half-way. A host that runs out later is SIGBUS in terminal.c, or its OOM
  * killer.
  *
+ * What is loaded from files is written to the memfd (files.c), not through the mapping: that would be
+ * a page fault for each page, and each page would be zeroed first.
+ *
  * It is left out of core dumps: it is the tenant's, and large.
  */
 #include "hosted/ram.h"
@@ -32,10 +35,11 @@ void ram_of_host(uint64_t *total, uint64_t *available)
     *available = ((uint64_t)si.freeram + si.bufferram) * si.mem_unit;
 }
 
-int ram_create(void **ram, uint64_t size, char *message, size_t message_size)
+int ram_create(struct ram *ram, uint64_t size, char *message, size_t message_size)
 {
     unsigned long long mib = size >> 20;
     uint64_t total, available;
+    void *base = MAP_FAILED;
     int fd;
 
     ram_of_host(&total, &available);
@@ -46,23 +50,33 @@ int ram_create(void **ram, uint64_t size, char *message, size_t message_size)
         return ERR_NO_MEMORY;
     }
     fd = memfd_create("lodge-ram", MFD_CLOEXEC);
-    *ram = MAP_FAILED;
     if (fd >= 0 && ftruncate(fd, (off_t)size) == 0)
-        *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (*ram == MAP_FAILED)
+        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED) {
         snprintf(message, message_size, "cannot get %llu MiB of memory: %s (%s%s)", mib,
                  strerror(errno), errno == EMFILE || errno == ENFILE ? "" : "use less -m, or ",
                  seam_errno_hint(errno));
-    if (fd >= 0)
-        close(fd); /* the mapping keeps it */
-    if (*ram == MAP_FAILED)
+        if (fd >= 0)
+            close(fd);
         return ERR_NO_MEMORY;
-    (void)madvise(*ram, size, MADV_DONTDUMP);
+    }
+    (void)madvise(base, size, MADV_DONTDUMP);
+    *ram = (struct ram){base, size, fd};
     return OK;
 }
 
-void ram_zero(void *ram, uint64_t size)
+void ram_zero(const struct ram *ram)
 {
-    if (madvise(ram, size, MADV_REMOVE) != 0) /* punches a hole into the memfd */
-        memset(ram, 0, size);
+    if (madvise(ram->base, ram->size, MADV_REMOVE) != 0) /* punches a hole into the memfd */
+        memset(ram->base, 0, ram->size);
+}
+
+bool ram_hide(void *at, uint64_t size)
+{
+    return mprotect(at, size, PROT_NONE) == 0;
+}
+
+bool ram_show(void *at, uint64_t size)
+{
+    return mprotect(at, size, PROT_READ | PROT_WRITE) == 0;
 }

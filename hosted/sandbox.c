@@ -105,10 +105,11 @@ static const struct row rows[] = {
     {SYS_poll, {{0}}, "the main thread waits for timer, signals, input; has a reader stopped?"},
     {SYS_read, {{0}}, "timer, signals, wake-ups, the operator's keys; nothing new can be opened"},
     {SYS_write, {{0}}, "console output, messages, wake-ups; to what is already open"},
-    {SYS_pread64, {{0}}, "steal time: how long a vCPU's thread had no processor; a reset's kernel"},
+    {SYS_pread64, {{0}}, "steal time: how long a vCPU's thread had no processor; kernel and initrd"},
+    {SYS_pwrite64, {{0}}, "kernel and initrd come to guest RAM late, or at a reset; to what is open"},
     {SYS_sched_yield, {{0}}, "a vCPU that spins lets another have the processor"},
     {SYS_getrandom, {{0}}, "the boot protocol's seed after a reset"},
-    {SYS_fstat, {{0}}, "a reset: have the files that it boots from changed?"},
+    {SYS_fstat, {{0}}, "have the files that are booted from changed?"},
 #define KVM_STATE(request, what)                                                                   \
     {                                                                                              \
         SYS_ioctl, {{EQUAL, 1, request}}, "engine kvm, when a vCPU's state is set or shown: " what \
@@ -146,7 +147,9 @@ static const struct row rows[] = {
      {{CLEAR, 2, PROT_EXEC}, {SET, 3, MAP_ANONYMOUS}},
      "memory of our own; never executable, never of a file"},
     {SYS_munmap, {{0}}, "gives such memory back"},
-    {SYS_mprotect, {{CLEAR, 2, PROT_EXEC}}, "the C library's allocator grows; never executable"},
+    {SYS_mprotect,
+     {{CLEAR, 2, PROT_EXEC}},
+     "guest RAM that is not there yet is hidden; the C library's allocator grows; never executable"},
     {SYS_brk, {{0}}, "the C library's allocator"},
     {SYS_ioctl, {{EQUAL, 1, TCSETS}}, "the terminal's modes: raw, and back"},
     {SYS_ioctl, {{EQUAL, 1, TCGETS}}, "the C library looks whether they took effect"},

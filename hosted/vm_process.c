@@ -35,6 +35,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "hosted/boot_files.h"
 #include "hosted/engines.h"
 #include "hosted/home.h"
 #include "hosted/ram.h"
@@ -109,44 +110,6 @@ static int choose_engine(struct home *h, char *message)
     return OK;
 }
 
-static int open_files(struct home *h, char *message)
-{
-    const struct vm_config *c = &h->options.config;
-    const char *too_large = "use a smaller one, or more memory with -m";
-    struct file_request kernel = {"kernel", c->kernel, c->memory, too_large};
-    struct file_request initrd = {"initrd", c->initrd, c->memory, too_large};
-    int err = file_keep(&h->kernel, &kernel, message, MESSAGE);
-
-    if (!err && c->initrd[0])
-        err = file_keep(&h->initrd, &initrd, message, MESSAGE);
-    return err == ERR_PERMISSION ? ERR_INVALID : err; /* the user's to mend, not the host's */
-}
-
-static struct boot_file boot_file_of(struct file_kept *f)
-{
-    return (struct boot_file){
-        .size = (size_t)f->stat.st_size, .read = file_kept_read, .owner = f};
-}
-
-static int boot(struct home *h, char *message)
-{
-    const struct vm_config *c = &h->options.config;
-    struct boot_files files = {boot_file_of(&h->kernel), boot_file_of(&h->initrd)};
-    const char *failure;
-    char why[PC_MESSAGE];
-    int err = pc_boot(&h->vm, &files, why);
-
-    failure = h->kernel.failure ? h->kernel.failure : h->initrd.failure;
-    if (err && failure)
-        snprintf(message, MESSAGE,
-                 "cannot read %s '%s': %s (try again, or copy it to a disk first)",
-                 h->kernel.failure ? "kernel" : "initrd",
-                 h->kernel.failure ? c->kernel : c->initrd, failure);
-    else if (err)
-        snprintf(message, MESSAGE, "cannot boot '%s': %s", c->kernel, why);
-    return err;
-}
-
 static int open_events(struct home *h, char *message)
 {
     h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -172,7 +135,8 @@ static void name_for_messages(struct home *h)
 static int create_machine(struct home *h, char *message)
 {
     char why[PC_MESSAGE];
-    int err = pc_create(&h->vm, &h->options.config, h->level, h->engine, h->ram, &console_home_ops,
+    int err = pc_create(&h->vm, &h->options.config, h->level, h->engine, h->ram.base,
+                        &console_home_ops,
                         h, why);
 
     if (err && seam_exec_errno())
@@ -195,19 +159,20 @@ static int build(struct home *h, char *message)
     h->vm.home = h;
     h->timer_armed = UINT64_MAX;
     pthread_mutex_init(&h->timer_lock, NULL);
+    pthread_mutex_init(&h->late_lock, NULL);
     log_limit_init(&h->log_limit);
     console_init(h);
     err = choose_engine(h, message);
     if (!err)
         err = ram_create(&h->ram, c->memory, message, MESSAGE);
     if (!err)
-        err = open_files(h, message);
+        err = boot_files_open(h, message);
     if (!err)
         err = open_events(h, message);
     if (!err)
         err = create_machine(h, message);
     if (!err)
-        err = boot(h, message);
+        err = boot_files_boot(h, message);
     return err;
 }
 
@@ -356,8 +321,9 @@ static void reset(struct home *h)
     h->operator_reset = false;
     h->resets++;
     console_reset(h);
-    ram_zero(h->ram, h->options.config.memory);
-    if (boot(h, message)) {
+    boot_files_forget(h);
+    ram_zero(&h->ram);
+    if (boot_files_boot(h, message)) {
         say("%s%s", h->who, message);
         vm_stop(&h->vm, VM_STOP_ENGINE, 0, "it cannot boot again after a reset");
     }
@@ -438,7 +404,7 @@ enum lodge_status vm_process_run(const struct run_options *options)
     if (!err)
         err = block_signals(h, message);
     if (!err) {
-        terminal_prepare(h->ram, h->options.config.memory);
+        terminal_prepare(h->ram.base, h->ram.size);
         err = enclose(h, message);
     }
     if (err) {

@@ -171,16 +171,24 @@ int boot_write(struct boot *b, uint64_t address, const void *bytes, size_t size)
     return OK;
 }
 
-int boot_read(struct boot *b, const struct boot_file *f, uint64_t offset, void *to, size_t n)
+typedef int boot_reader(void *owner, uint64_t offset, void *to, size_t n);
+
+static int read_by(struct boot *b, const struct boot_file *f, boot_reader *reader, uint64_t offset,
+                   void *to, size_t n)
 {
     const char *what = f == &b->files->initrd ? "initrd" : "kernel";
     if (n == 0)
         return OK;
     if (offset > f->size || n > f->size - offset)
         return boot_error(b, "%s is cut off (copy the file again)", what);
-    if (f->read(f->owner, offset, to, n) != OK)
+    if (reader(f->owner, offset, to, n) != OK)
         return boot_error(b, "%s cannot be read (copy it to a disk first)", what);
     return OK;
+}
+
+int boot_read(struct boot *b, const struct boot_file *f, uint64_t offset, void *to, size_t n)
+{
+    return read_by(b, f, f->read, offset, to, n);
 }
 
 int boot_copy(struct boot *b, uint64_t address, const struct boot_file *f, uint64_t offset, size_t n)
@@ -189,7 +197,34 @@ int boot_copy(struct boot *b, uint64_t address, const struct boot_file *f, uint6
     if (!to)
         return boot_error(b, "cannot write %zu bytes at 0x%llx of the guest's memory", n,
                           (unsigned long long)address);
-    return boot_read(b, f, offset, to, n);
+    return read_by(b, f, f->load ? f->load : f->read, offset, to, n);
+}
+
+/* Whole pages, claimed. False: they are to be copied now; that also says what is wrong with them. */
+static bool leave_for_later(struct boot *b, uint64_t address, const struct boot_file *f,
+                            uint64_t offset, size_t n)
+{
+    struct guest_mem_piece piece = {address, n, f->owner, offset};
+    void *to = guest_mem_ptr(b->mem, gpa(address), n);
+    if (!f->hide || n < BOOT_LATE || !to || offset > f->size || n > f->size - offset ||
+        !guest_mem_has_late_room(b->mem) || !f->hide(f->owner, offset, to, n))
+        return false;
+    guest_mem_add_late(b->mem, &piece);
+    return true;
+}
+
+int boot_copy_late(struct boot *b, uint64_t address, const struct boot_file *f, uint64_t offset,
+                   size_t n, size_t now)
+{
+    size_t before = (size_t)(((address + now + PAGE_SIZE - 1) & PAGE_MASK) - address);
+    size_t whole = n > before ? (size_t)((n - before) & PAGE_MASK) : 0;
+    if (whole == 0 || !leave_for_later(b, address + before, f, offset + before, whole))
+        return boot_copy(b, address, f, offset, n);
+    int err = before == 0 ? OK : boot_copy(b, address, f, offset, before);
+    size_t copied = before + whole;
+    if (err == OK && n > copied)
+        err = boot_copy(b, address + copied, f, offset + copied, n - copied);
+    return err;
 }
 
 int boot_write_command_line(struct boot *b, size_t limit)

@@ -69,6 +69,7 @@ enum {
     BOOT_CLAIMS = 72,
     BOOT_SEGMENTS = 64,
     BOOT_HEAD = 8192 + 32, /* where Multiboot's header may begin, and its size */
+    BOOT_LATE = 1 << 20,   /* less than that is not worth its coming late */
 };
 
 /* A load in progress. The first part is filled in by the caller. */
@@ -120,6 +121,10 @@ int must_check boot_read(struct boot *b, const struct boot_file *f, uint64_t off
 /* The same, into the guest's RAM. */
 int must_check boot_copy(struct boot *b, uint64_t address, const struct boot_file *f,
                          uint64_t offset, size_t n);
+/* The same, but only the first `now` bytes are sure to be copied at once. The rest may come when the
+ * guest first touches it: nobody else looks at it before. */
+int must_check boot_copy_late(struct boot *b, uint64_t address, const struct boot_file *f,
+                              uint64_t offset, size_t n, size_t now);
 /* The command line, at BOOT_COMMAND_LINE; limit: the longest that the kernel takes. */
 int must_check boot_write_command_line(struct boot *b, size_t limit);
 

@@ -63,6 +63,7 @@ enum {
     XLF_KERNEL_64 = 1 << 0,
     SETUP_RNG_SEED = 9,
     RNG_SEED_SIZE = 32,
+    LINUX_START = 64 << 10, /* of the kernel that is there when it begins */
 };
 
 static const uint8_t linux_magic[4] = {'H', 'd', 'r', 'S'};
@@ -154,7 +155,7 @@ static int load_initrd(struct boot *b, const uint8_t *h, uint8_t *zero_page)
         return err;
     store_u32(zero_page + HDR_RAMDISK_IMAGE, (uint32_t)base);
     store_u32(zero_page + HDR_RAMDISK_SIZE, (uint32_t)b->files->initrd.size);
-    return boot_copy(b, base, &b->files->initrd, 0, b->files->initrd.size);
+    return boot_copy_late(b, base, &b->files->initrd, 0, b->files->initrd.size, 0);
 }
 
 /* struct setup_data: next, type, length, bytes. */
@@ -219,7 +220,8 @@ int boot_linux_load(struct boot *b, bool *mine)
     if (err == OK)
         err = boot_claim(b, "Linux kernel", image.load, image.run_size);
     if (err == OK)
-        err = boot_copy(b, image.load, &b->files->kernel, image.setup_size, image.payload_size);
+        err = boot_copy_late(b, image.load, &b->files->kernel, image.setup_size,
+                             image.payload_size, LINUX_START);
     if (err == OK)
         err = boot_write_command_line(b, load_u32(image.header + HDR_CMDLINE_SIZE));
     if (err != OK)

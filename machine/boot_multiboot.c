@@ -118,7 +118,7 @@ static int load_module(struct boot *b, uint8_t *info)
         return OK;
     int err = boot_claim_low(b, "initrd", b->files->initrd.size, boot_claimed_end(b), &base);
     if (err == OK)
-        err = boot_copy(b, base, &b->files->initrd, 0, b->files->initrd.size);
+        err = boot_copy_late(b, base, &b->files->initrd, 0, b->files->initrd.size, 0);
     if (err == OK)
         err = boot_write(b, MODULE_STRING, name, sizeof(name));
     if (err != OK)

@@ -93,7 +93,7 @@ static int write_module(struct boot *b)
     uint64_t base;
     int err = boot_claim_high(b, "initrd", b->files->initrd.size, GIB(4), &base);
     if (err == OK)
-        err = boot_copy(b, base, &b->files->initrd, 0, b->files->initrd.size);
+        err = boot_copy_late(b, base, &b->files->initrd, 0, b->files->initrd.size, 0);
     if (err != OK)
         return err;
     store_u64(module, base);

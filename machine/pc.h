@@ -23,12 +23,18 @@ struct console_ops {
     void (*room)(void *console);
 };
 
-/* A file that is booted from. What is loaded goes from it to the guest's RAM at once, and no part is
- * read twice, so that it need not be kept in memory and may change while it is looked at. */
+/* A file that is booted from. What is loaded goes from it to the guest's RAM, and no part is read
+ * twice, so that it need not be kept in memory and may change while it is looked at. */
 struct boot_file {
     size_t size; /* 0: there is none */
     /* All n bytes from `offset` on, which lie inside the file; an error if they cannot be had. */
     int (*read)(void *owner, uint64_t offset, void *to, size_t n);
+    /* The same, and `to` is in the guest's RAM. NULL: read does it. */
+    int (*load)(void *owner, uint64_t offset, void *to, size_t n);
+    /* Makes whole pages of RAM such that no processor reaches them, until guest_mem_late.bring puts
+     * the file's bytes there. False: cannot, or would not be able to; they are loaded now. NULL: so
+     * are all. */
+    bool (*hide)(void *owner, uint64_t offset, void *to, size_t n);
     void *owner;
 };
 
@@ -49,7 +55,8 @@ int must_check pc_create(struct vm *vm, const struct vm_config *config, const st
 void pc_destroy(struct vm *vm);
 
 /* Power-on state for all devices and vCPUs, then loads the boot files into RAM (which the home has
- * zeroed) and sets the boot processor up as the protocol says. ERR_INVALID etc. and a message. */
+ * zeroed, and of which nothing is missing) and sets the boot processor up as the protocol says.
+ * ERR_INVALID etc. and a message. */
 int must_check pc_boot(struct vm *vm, const struct boot_files *files, char *message);
 
 /* The home has bytes for the guest's serial port: takes what fits, returns how many. Any thread. */

@@ -3,7 +3,7 @@
 # Copyright The Lodge authors
 """Kernels and initrds that are none, machines that do not fit this host: one line that says what to
 do, the documented status, and nothing left behind."""
-from lodge import (ENGINE, HOST, OK, USAGE, background, check, check_refused, check_status, guest, main,
+from lodge import (ENGINE, HOST, LIMIT, OK, UNDER_TEST, USAGE, background, check, check_refused, check_status, guest, main,
                    path, read_until, run, run_as_nobody, run_guest, work_dir, write)
 import os
 import random
@@ -181,7 +181,7 @@ def test_limited_file_size():
 def test_no_descriptors_left():
     """Whatever it is that gets no descriptor, the message says which limit to raise."""
     ended = []
-    for limit in range(4, 9):
+    for limit in range(4, 10):
         r = run("run", "-k", guest(), "-m", "16M", keys=b"o", preexec_fn=lambda:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
         ended.append(r.status)
@@ -191,9 +191,9 @@ def test_no_descriptors_left():
 
 
 def test_no_descriptor_for_executable_memory():
-    """Kernel, timer and eventfd get the last three; what generated code is in gets none."""
+    """RAM, kernel, timer and eventfd get the last four; what generated code is in gets none."""
     r = run("run", "-k", guest(), "-m", "16M", preexec_fn=lambda:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7)))
     check_refused(r, HOST, "executable memory: Too many open files .*raise 'ulimit -n'")
 
 
@@ -251,6 +251,87 @@ def test_kernel_changed_while_running():
         p = reset_after(change)
         out, err = p.communicate(timeout=20)
         check(p.returncode == ENGINE and b"has changed since the VM was started" in err, (p.returncode, err))
+
+
+# Engines under which what is large comes to RAM when the guest first touches it
+COMES_LATE = UNDER_TEST == "kvm"
+
+
+def with_module(size=3 << 20):
+    """A run with an initrd that is large enough to come late: the process, and the file."""
+    initrd = write("module", b"A" + bytes(size - 2) + b"Z")
+    p = background("run", "-k", guest(), "-i", initrd, "-m", "32M", stdin=subprocess.PIPE)
+    read_until(p.stdout, b"ready")
+    return p, initrd
+
+
+def look(p):
+    p.stdin.write(b"m")
+    p.stdin.flush()
+    read_until(p.stdout, b"<Z>")
+
+
+def power_off(p):
+    out, err = p.communicate(b"o", timeout=LIMIT)
+    check(p.returncode == OK and err == b"", (p.returncode, out, err))
+
+
+def test_large_initrd():
+    """It is there for the guest that looks, also after a reset."""
+    p, _ = with_module()
+    look(p)
+    p.stdin.write(b"r")
+    p.stdin.flush()
+    read_until(p.stdout, b"ready")
+    look(p)
+    power_off(p)
+
+
+def test_large_initrd_that_goes_away():
+    """A guest that has it, or never looks at it, does not mind what becomes of the file."""
+    for change in (os.unlink, lambda name: os.truncate(name, 0)):
+        p, initrd = with_module()
+        look(p)
+        change(initrd)
+        look(p)
+        power_off(p)
+        p, initrd = with_module()
+        change(initrd)
+        power_off(p)
+    p, initrd = with_module()
+    os.unlink(initrd)
+    look(p)
+    power_off(p)
+
+
+def test_large_initrd_that_changes():
+    """Before the guest looks at it: it sees what was given, or the VM ends."""
+    def truncate(name):
+        os.truncate(name, 4096)
+
+    def rewrite(name):
+        time.sleep(0.1) # file systems' time stamps are coarse
+        with open(name, "r+b") as f:
+            f.write(b"B")
+    for change in (truncate, rewrite):
+        p, initrd = with_module()
+        change(initrd)
+        if not COMES_LATE:
+            look(p)
+            power_off(p)
+            continue
+        out, err = p.communicate(b"m", timeout=LIMIT)
+        check(p.returncode == ENGINE and b"<" not in out, (p.returncode, out))
+        check(b"cannot read initrd" in err and b"has changed since the VM was started" in err, err)
+
+
+def test_clock_in_large_initrd():
+    """What the host writes there is not lost, though nobody has looked at it before."""
+    p, _ = with_module()
+    p.stdin.write(b"k")
+    p.stdin.flush()
+    read_until(p.stdout, b"<y>")
+    power_off(p)
 
 
 def test_nothing_left_behind():

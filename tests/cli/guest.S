@@ -10,13 +10,17 @@
  *   o  powers off (ACPI)       r  resets (port 0xCF9)      t  triple fault
  *   x  writes 21 to port 0xF4  s  spins, interrupts off    h  halts, interrupts off
  *   f  prints for ever         u  prints a line without end and an escape sequence, then 't'
+ *   m  prints the last byte of the module as "<c>"
+ *   k  has kvm-clock in the module's second MiB and prints "<y>" if it is there at once, else "<n>"
  *   d  is deaf: spins without reading for a second or so of instructions, then reads on
  * Anything else comes back as "<c>".
  */
 #include "lodge/ports.h"
 
     .set MAGIC, 0x1BADB002
-    .set MARK, 0x300000
+    .set MSR_KVM_SYSTEM_TIME_NEW, 0x4B564D01
+    .set MARK, 0x90000 /* this and the stack: where no module comes to lie */
+    .set STACK, 0x80000
 
     .section .text
     .code32
@@ -25,7 +29,8 @@
 
     .global _start
 _start:
-    mov $0x200000, %esp
+    mov $STACK, %esp
+    mov %ebx, information
     mov $clean, %esi
     cmpl $0, MARK
     je 1f
@@ -60,13 +65,35 @@ commands:
     command 'f', flood
     command 'u', last_words
     command 'd', deaf
+    command 'm', module
+    command 'k', clock
     .byte 0
 
+module:
+    mov information, %ebx
+    mov 24(%ebx), %ebx /* Multiboot information: mods_addr; there, mod_start and mod_end */
+    mov 4(%ebx), %ebx
+    movb -1(%ebx), %al
 echo:
     movb %al, echoed + 1
     mov $echoed, %esi
     call print
     jmp next
+
+clock:
+    mov information, %ebx
+    mov 24(%ebx), %ebx
+    mov (%ebx), %ebx
+    add $0x100000, %ebx
+    lea 1(%ebx), %eax
+    xor %edx, %edx
+    mov $MSR_KVM_SYSTEM_TIME_NEW, %ecx
+    wrmsr
+    mov $'n', %al
+    cmpl $0, 24(%ebx) /* multiplier of the TSC */
+    je echo
+    mov $'y', %al
+    jmp echo
 
 power_off:
     mov $LODGE_PORT_ACPI_PM1_CONTROL, %dx
@@ -158,3 +185,6 @@ filler:
     .asciz "0123456789012345678901234567890123456789012345678901234567890\r\n"
 echoed:
     .asciz "< >"
+    .align 4
+information:
+    .long 0 /* where Multiboot's is */

@@ -25,10 +25,11 @@
 #include <unistd.h>
 
 #include "core/seam.h"
+#include "hosted/ram.h"
 #include "tests/lib/unit.h"
 
 static uint8_t *page; /* shared, writable */
-static int timer, pair[2];
+static int timer, pair[2], ram_fd;
 
 /* Not _exit: sanitizers wrap it in calls of their own. */
 static void leave(int status)
@@ -103,6 +104,14 @@ static bool try_read_again(void)
     char c;
 
     return call(SYS_pread64, -1, (long)&c, 1, 0) == -1;
+}
+
+/* What comes late to guest RAM: written to its memfd while the mapping is hidden. */
+static bool try_late_ram(void)
+{
+    page[0] = 0;
+    return ram_hide(page, 4096) && call(SYS_pwrite64, ram_fd, (long)"late", 4, 0) == 4 &&
+           ram_show(page, 4096) && memcmp(page, "late", 4) == 0;
 }
 
 static bool try_exec_alloc(void)
@@ -248,6 +257,7 @@ static const struct {
     {"clock", try_clock, true},
     {"yield", try_yield, true},
     {"read again", try_read_again, true},
+    {"late RAM", try_late_ram, true},
     {"write", try_write, true},
     {"mprotect", try_mprotect, true},
     {"signal self", try_signal_self, true},
@@ -354,10 +364,10 @@ static void test_privileges(void)
 
 int main(void)
 {
-    int fd = memfd_create("test", 0);
-
-    page = ftruncate(fd, 4096) ? MAP_FAILED
-                               : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ram_fd = memfd_create("test", 0);
+    page = ftruncate(ram_fd, 4096)
+               ? MAP_FAILED
+               : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
     timer = timerfd_create(CLOCK_MONOTONIC, 0);
     if (page == MAP_FAILED || timer < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
         return 1;

@@ -34,7 +34,7 @@ void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory)
 {
     char message[256] = "";
     struct vm_env *first = calloc(1, sizeof(*first));
-    void *ram = NULL;
+    struct ram ram;
 
     memset(s, 0, sizeof(*s));
     vm_config_defaults(&s->config);
@@ -46,7 +46,7 @@ void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory)
     engine_kvm.adapt_profile(&s->level);
     if (!first || ram_create(&ram, memory, message, sizeof(message)) != OK)
         give_up("memory", message);
-    s->ram = ram;
+    s->ram = ram.base;
     vm_env_create(first, s, &engine_kvm); /* which knows the TSC's rate */
     s->config.tsc_khz = first->home.vm.tsc_khz;
     vm_env_destroy(first);

@@ -316,6 +316,51 @@ static void test_unreadable(void)
     boot_env_destroy(&e);
 }
 
+static bool may_hide;
+
+static bool hide(void *owner, uint64_t offset, void *to, size_t n)
+{
+    (void)owner;
+    (void)offset;
+    CHECK((uintptr_t)to % 4096 == 0 && n % 4096 == 0 && n != 0);
+    return may_hide;
+}
+
+/* Of large files only what is not whole pages is loaded at once, and of the kernel its first 64 KiB;
+ * what is left for later is said exactly. Where the home hides nothing, all is loaded. */
+static void test_late(void)
+{
+    enum { SIZE = (2 << 20) + 5, KERNEL = SETUP_SIZE + (3 << 20) + 7 };
+    static uint8_t kernel[KERNEL], initrd[SIZE];
+    struct guest_mem_late late = {0};
+    struct boot_env e;
+    make_image();
+    memset(kernel, 0x5A, KERNEL);
+    memcpy(kernel, image, SETUP_SIZE);
+    store_u32(kernel + 0x1F4, (KERNEL - SETUP_SIZE) / 16); /* size of the rest */
+    memset(initrd, 0xA5, SIZE);
+    boot_env_create(&e, MEMORY);
+    for (int round = 0; round < 2; round++) {
+        may_hide = round != 0;
+        e.mem.late = &late;
+        boot_env_set_kernel(&e, kernel, KERNEL);
+        boot_env_set_initrd(&e, initrd, SIZE);
+        e.files.kernel.hide = e.files.initrd.hide = hide;
+        memset(e.ram, 0, MEMORY);
+        CHECK_EQ(boot_env_load(&e), OK);
+        CHECK_EQ(atomic_load(&late.missing), may_hide ? 3 : 0);
+        const uint8_t *k = e.ram + 0x1000000, *i = e.ram + load_u32(e.ram + ZP + 0x218);
+        CHECK(k[0] == 0x5A && k[0xFFFF] == 0x5A && i[SIZE - 1] == 0xA5 && i[2 << 20] == 0xA5);
+        CHECK(k[0x10000] == (may_hide ? 0 : 0x5A) && i[0] == (may_hide ? 0 : 0xA5));
+        CHECK(i[(2 << 20) - 1] == (may_hide ? 0 : 0xA5));
+    }
+    CHECK(late.piece[0].base == 0x1010000 && late.piece[0].size == (3 << 20) - 0x10000);
+    CHECK(late.piece[0].offset == SETUP_SIZE + 0x10000);
+    CHECK_EQ(late.piece[1].base, load_u32(e.ram + ZP + 0x218));
+    CHECK(late.piece[1].size == 2 << 20 && late.piece[1].offset == 0);
+    boot_env_destroy(&e);
+}
+
 /* Loading twice, as a reset does, gives the same but for the seed. */
 static void test_reload(void)
 {
@@ -403,6 +448,7 @@ int main(void)
     UNIT_RUN(test_truncation);
     UNIT_RUN(test_initrd_room);
     UNIT_RUN(test_unreadable);
+    UNIT_RUN(test_late);
     UNIT_RUN(test_reload);
     UNIT_RUN(test_other_files);
     UNIT_RUN(test_real_kernel);
