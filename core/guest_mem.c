@@ -28,7 +28,7 @@ int guest_mem_add(struct guest_mem *m, struct gpa base, uint64_t size, void *hos
     if (at < m->count && end > m->slot[at].base)
         return ERR_EXISTS;
     memmove(&m->slot[at + 1], &m->slot[at], (m->count - at) * sizeof(m->slot[0]));
-    m->slot[at] = (struct guest_mem_slot){base.v, size, host, writable};
+    m->slot[at] = (struct guest_mem_slot){base.v, size, host, writable, NULL};
     m->count++;
     return OK;
 }
@@ -109,6 +109,17 @@ void *guest_mem_host(const struct guest_mem *m, struct gpa a)
 {
     const struct guest_mem_slot *s = slot_at(m, a.v);
     return s ? s->host + (a.v - s->base) : NULL;
+}
+
+_Atomic uint32_t *guest_mem_page_state(const struct guest_mem *m, const void *host)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct guest_mem_slot *s = &m->slot[i];
+        uint64_t offset = (uint64_t)(uintptr_t)host - (uint64_t)(uintptr_t)s->host;
+        if (offset < s->size)
+            return s->page_state ? &s->page_state[offset >> PAGE_SHIFT] : NULL;
+    }
+    return NULL;
 }
 
 /* Is all of [a, a + size) backed (and writable if asked)? */

@@ -19,6 +19,9 @@ struct guest_mem_slot {
     uint64_t size; /* bytes, a multiple of the page size */
     uint8_t *host; /* owned by whoever added the slot */
     bool writable; /* false: ROM, guest writes are dropped */
+    /* A word per page, GUEST_PAGE_*, for engines that have to know who writes it; NULL: none.
+     * Owned by the engine. */
+    _Atomic uint32_t *page_state;
 };
 
 /*
@@ -38,6 +41,12 @@ struct guest_mem_late {
      * another thread has done it. False: they cannot be had, and the VM has been stopped for it. */
     bool (*bring)(struct guest_mem_late *late, uint32_t pieces);
 };
+
+/* Page states: what is known of a page of RAM (engine/soft/code_pages.c is the user). */
+#define GUEST_PAGE_WRITER(vcpu) ((uint32_t)1 << (vcpu)) /* that vCPU may have a way to write it */
+#define GUEST_PAGE_WRITERS      ((uint32_t)0xFFFF)
+#define GUEST_PAGE_PENDING      ((uint32_t)1 << 30) /* about to be CODE: no new way to write it */
+#define GUEST_PAGE_CODE         ((uint32_t)1 << 31) /* translated code depends on its contents */
 
 struct guest_mem {
     uint32_t count;
@@ -75,6 +84,9 @@ void *guest_mem_ptr(const struct guest_mem *m, struct gpa a, uint64_t size);
 
 /* The same of one byte, whether or not the contents are there yet: for those who bring them. */
 void *guest_mem_host(const struct guest_mem *m, struct gpa a);
+
+/* The state of the page at that host address, NULL if it has none. */
+_Atomic uint32_t *guest_mem_page_state(const struct guest_mem *m, const void *host);
 
 /* Copies; ranges may span adjacent slots. ERR_RANGE, with nothing copied, if any byte is outside,
  * or (write) in ROM. */

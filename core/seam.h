@@ -79,4 +79,7 @@ struct seam_exec {
 int must_check seam_exec_alloc(struct seam_exec *e, size_t size);
 void seam_exec_free(struct seam_exec *e);
 
+/* Where generated code that runs on this thread or CPU finds its data: the base of GS. */
+void seam_set_frame(void *frame);
+
 #endif

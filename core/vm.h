@@ -58,6 +58,7 @@ struct vm {
 
     uint32_t vcpu_count;
     struct vcpu *vcpu[VM_MAX_VCPUS];
+    bool interpret;   /* engine soft: no translator; set before the VM is made */
     uint32_t tsc_khz; /* of the guest's TSC, set before the vCPUs are made; 0: 1 GHz */
 
     /* What an exit means: machine/exits.c. Returns OK, or ERR_STOPPED when the vCPU must leave. */
@@ -65,6 +66,10 @@ struct vm {
 
     /* Gets a vCPU out of guest code after requests were set; NULL where the engine polls. */
     void (*kick_vcpu)(struct vcpu *v);
+
+    /* Bytes of a page of state GUEST_PAGE_CODE were written, all in that page; the VM is at rest.
+     * NULL: no engine asks. */
+    void (*code_written)(struct vm *vm, const uint8_t *host, size_t size);
 
     struct apic_bus *apic_bus; /* x86/lapic.h */
     void *machine;             /* struct pc (machine/) */

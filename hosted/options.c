@@ -37,6 +37,7 @@ const char options_run_help[] =
     "  -c, --cpus N         number of vCPUs, 1 to 16 (default 1)\n"
     "      --cpu LEVEL      v2, v3 or host (default v3)\n"
     "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
+    "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
     "      --name NAME      what messages call the VM\n"
     "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
     "      --no-reboot      a guest's reboot ends the run with status 0\n"
@@ -111,6 +112,14 @@ static const char *apply_cpus(struct run_options *o, const char *value)
     return NULL;
 }
 
+static const char *apply_translator(struct run_options *o, const char *value)
+{
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return "is neither on nor off";
+    o->config.interpret = value[1] == 'f';
+    return NULL;
+}
+
 static const char *apply_exit_port(struct run_options *o, const char *value)
 {
     (void)value;
@@ -159,6 +168,7 @@ static const struct option options[] = {
     {0, "append", true, apply_append},        {'m', "memory", true, apply_memory},
     {'c', "cpus", true, apply_cpus},          {0, "cpu", true, apply_level},
     {'e', "engine", true, apply_engine},      {0, "name", true, apply_name},
+    {0, "translator", true, apply_translator},
     {0, "exit-port", false, apply_exit_port}, {0, "no-reboot", false, apply_no_reboot},
     {0, "stats", false, apply_stats},         {0, "no-sandbox", false, apply_no_sandbox},
     {'v', "verbose", false, apply_verbose},   {'h', "help", false, apply_help},

@@ -171,6 +171,7 @@ int pc_create(struct vm *vm, const struct vm_config *config, const struct x86_le
     pc->console = console;
     pc->console_owner = console_owner;
     vm->engine_why[0] = '\0';
+    vm->interpret = config->interpret;
     if (config->tsc_khz != 0)
         vm->tsc_khz = config->tsc_khz;
     if (engine->vcpu_kick)

@@ -231,6 +231,9 @@ struct x86_cpu {
     uint64_t tsc_offset; /* guest TSC = VM clock scaled + tsc_offset */
 
     struct x86_tlb_entry tlb_table[X86_TLB_CONTEXTS][X86_TLB_SIZE];
+    /* Told of each single page that is dropped from the TLB (x86_tlb_flush is seen by the
+     * generation): for who has translations derived from it. NULL: nobody. */
+    void (*tlb_page_dropped)(struct x86_cpu *cpu, uint64_t linear);
     /* Hull of the large pages entered since the last flush, lower and upper half of the address
      * space: INVLPG inside it flushes everything. Empty while first > last. */
     struct {

@@ -273,6 +273,8 @@ void x86_lock_end(struct x86_cpu *cpu);
 /* Drops all translations, all but global ones (may drop those too), or one page's. Own thread. */
 void x86_tlb_flush(struct x86_cpu *cpu);
 void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
+/* No entry lets the page at that host address be written any more. Own thread, or at rest. */
+void x86_tlb_protect(struct x86_cpu *cpu, uint64_t host_page);
 
 /*
  * Walks the guest's page tables. access: enum x86_access; user: the access counts as CPL 3's.

@@ -134,6 +134,8 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
         x86_tlb_flush(cpu);
         return;
     }
+    if (cpu->tlb_page_dropped)
+        cpu->tlb_page_dropped(cpu, linear);
     uint64_t tag = x86_tlb_tag(cpu, linear);
     for (unsigned int c = 0; c < X86_TLB_CONTEXTS; c++) {
         struct x86_tlb_entry *e = &cpu->tlb_table[c][(linear >> PAGE_SHIFT) & (X86_TLB_SIZE - 1)];
@@ -143,6 +145,18 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
             e->write_tag = X86_TLB_TAG_NONE;
         if (e->exec_tag == tag)
             e->exec_tag = X86_TLB_TAG_NONE;
+    }
+}
+
+void x86_tlb_protect(struct x86_cpu *cpu, uint64_t host_page)
+{
+    for (unsigned int c = 0; c < X86_TLB_NONE; c++) {
+        for (unsigned int n = 0; n < X86_TLB_SIZE; n++) {
+            struct x86_tlb_entry *e = &cpu->tlb_table[c][n];
+            if (e->write_tag != X86_TLB_TAG_NONE &&
+                (e->write_tag & PAGE_MASK) + e->addend == host_page)
+                e->write_tag = X86_TLB_TAG_NONE;
+        }
     }
 }
 
@@ -173,14 +187,33 @@ static unsigned int watched_rights(const struct x86_cpu *cpu, uint64_t linear)
     return watched;
 }
 
+static bool is_dirty(const struct mmu_walk *w)
+{
+    return w->depth == 0 || w->entry[w->depth - 1].value & X86_PTE_D;
+}
+
+/*
+ * This vCPU is about to have a way to write the page: an entry, or a host pointer for the instruction
+ * under way. It says so first, and then looks whether the page is code (engine/soft/code_pages.c).
+ */
+static bool announce_writer(const struct x86_cpu *cpu, const uint8_t *host)
+{
+    _Atomic uint32_t *state = guest_mem_page_state(&cpu->vcpu.vm->mem, host);
+    uint32_t own = GUEST_PAGE_WRITER(cpu->vcpu.id);
+    if (!state)
+        return false;
+    if (!(atomic_load(state) & own))
+        (void)atomic_fetch_or(state, own);
+    return atomic_load(state) & (GUEST_PAGE_PENDING | GUEST_PAGE_CODE);
+}
+
 static void enter(struct x86_cpu *cpu, const struct mmu_walk *w, unsigned int context,
                   unsigned int rights, const struct mmu_page *page)
 {
     uint64_t linear = w->linear & PAGE_MASK;
     uint64_t tag = linear | cpu->tlb_generation;
     struct x86_tlb_entry *e = &cpu->tlb_table[context][(linear >> PAGE_SHIFT) & (X86_TLB_SIZE - 1)];
-    bool dirty = w->depth == 0 || w->entry[w->depth - 1].value & X86_PTE_D;
-    if (!dirty || !page->writable)
+    if (!is_dirty(w) || !page->writable || page->code)
         rights &= ~(unsigned int)RIGHT_WRITE;
     if (unlikely(cpu->dr7 & 0xFF))
         rights &= ~watched_rights(cpu, linear);
@@ -202,10 +235,12 @@ static int find_page_slow(struct x86_cpu *cpu, uint64_t linear, int access, stru
     if (status != X86_OK)
         return status;
     page->physical = w.physical;
-    page->writable = false;
+    page->writable = page->code = false;
     page->host = NULL;
     if (likely(!lapic_owns_page(cpu, w.physical)))
         page->host = mmu_host_page(cpu->vcpu.vm, w.physical, &page->writable);
+    if (page->writable && rights & RIGHT_WRITE && (access & X86_WRITE || is_dirty(&w)))
+        page->code = announce_writer(cpu, page->host);
     if (page->host && likely(keep))
         enter(cpu, &w, context_of(cpu, access), rights, page);
     return X86_OK;
@@ -223,7 +258,8 @@ int mmu_find_page(struct x86_cpu *cpu, uint64_t linear, int access, struct mmu_p
     if (tag == x86_tlb_tag(cpu, linear)) {
         page->host = (uint8_t *)(uintptr_t)((linear & PAGE_MASK) + e->addend);
         page->physical = 0;
-        page->writable = access & X86_WRITE; /* a write tag is never one of ROM */
+        page->writable = access & X86_WRITE; /* a write tag is never one of ROM, or of code */
+        page->code = false;
         return X86_OK;
     }
     return find_page_slow(cpu, linear, access, page);
@@ -357,15 +393,16 @@ int x86_read_slow(struct x86_cpu *cpu, uint64_t linear, void *buf, uint32_t size
     return X86_OK;
 }
 
-int x86_write_slow(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint32_t size, int access)
+static bool is_code(const struct mmu_span *span)
 {
-    struct mmu_span span;
-    int status = find_span(cpu, linear, size, access | X86_WRITE, &span);
-    if (status != X86_OK)
-        return status;
+    return span->part[0].page.code || (span->count == 2 && span->part[1].page.code);
+}
+
+static void write_span(struct x86_cpu *cpu, const struct mmu_span *span, const void *buf)
+{
     const uint8_t *in = buf;
-    for (uint32_t i = 0; i < span.count; i++) {
-        const struct mmu_part *p = &span.part[i];
+    for (uint32_t i = 0; i < span->count; i++) {
+        const struct mmu_part *p = &span->part[i];
         if (!p->page.host) {
             mmu_io_write(cpu, part_physical(p), in, p->size);
         } else if (p->page.writable) {
@@ -374,6 +411,37 @@ int x86_write_slow(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint32
         } /* else ROM: dropped */
         in += p->size;
     }
+}
+
+/* With all vCPUs at rest: the store and what follows from it are one for everybody. */
+static int write_code(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint32_t size,
+                      int access)
+{
+    struct vm *vm = cpu->vcpu.vm;
+    struct mmu_span span;
+    x86_lock_begin(cpu);
+    int status = find_span(cpu, linear, size, access | X86_WRITE, &span);
+    if (status == X86_OK) {
+        write_span(cpu, &span, buf);
+        for (uint32_t i = 0; i < span.count; i++)
+            if (span.part[i].page.code && vm->code_written)
+                vm->code_written(vm, part_host(&span.part[i]), span.part[i].size);
+    }
+    x86_lock_end(cpu);
+    if (status == X86_OK && cpu->dr7 & 0xFF && !(access & X86_SYSTEM))
+        x86_debug_data(cpu, linear, size, true);
+    return status;
+}
+
+int x86_write_slow(struct x86_cpu *cpu, uint64_t linear, const void *buf, uint32_t size, int access)
+{
+    struct mmu_span span;
+    int status = find_span(cpu, linear, size, access | X86_WRITE, &span);
+    if (status != X86_OK)
+        return status;
+    if (unlikely(is_code(&span)))
+        return write_code(cpu, linear, buf, size, access);
+    write_span(cpu, &span, buf);
     if (unlikely(cpu->dr7 & 0xFF) && !(access & X86_SYSTEM))
         x86_debug_data(cpu, linear, size, true);
     return X86_OK;
@@ -396,7 +464,7 @@ int x86_mem_host_slow(struct x86_cpu *cpu, uint64_t linear, uint32_t size, int a
         return status;
     const struct mmu_part *p = &span.part[0];
     bool reachable = span.count == 1 && p->page.host && !is_watched(cpu, linear, access);
-    if (access & X86_WRITE && !p->page.writable)
+    if (access & X86_WRITE && (!p->page.writable || p->page.code))
         reachable = false;
     if (reachable) {
         *host = part_host(p);

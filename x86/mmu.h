@@ -59,6 +59,7 @@ struct mmu_page {
     uint8_t *host;     /* of its first byte; NULL: MMIO or nothing */
     uint64_t physical; /* valid only if host is NULL */
     bool writable;     /* RAM, not ROM */
+    bool code;         /* translated code depends on it: stores are done at rest */
 };
 
 /* Looks the page up for an access, filling the TLB on the way. X86_OK or X86_FAULT (#PF). */

@@ -55,8 +55,7 @@ void native_destroy(struct x86_cpu *cpu)
     cpu->native = NULL;
 }
 
-/* A serialising instruction that needs no privilege: IRET to the next one. */
-static void serialise(void)
+void native_serialise(void)
 {
     uint64_t scratch;
     __asm__ volatile("movq %%rsp, %0\n\t"
@@ -99,7 +98,7 @@ native_fn *native_find_slow(struct x86_cpu *cpu, const struct insn *i, uint64_t 
     uint32_t length = i->op == INSN_X87 ? native_emit_x87(i, code) : native_emit(i, code);
     assert(length <= NATIVE_FRAGMENT_SIZE);
     if (n->flushes)
-        serialise();
+        native_serialise();
     n->slot[at].key = key;
     n->slot[at].fn = (native_fn *)(uintptr_t)(n->exec.exec + n->used);
     n->used += (length + FRAGMENT_ALIGN - 1) & ~(uint32_t)(FRAGMENT_ALIGN - 1);

@@ -88,6 +88,10 @@ static always_inline native_fn *native_find(struct x86_cpu *cpu, const struct in
     return native_find_slow(cpu, i, key);
 }
 
+/* Executes a serialising instruction that needs no privilege, IRET to the next one: after generated
+ * code was written that may have been executed before. */
+void native_serialise(void);
+
 /* Copies of 16 and 32 bytes, each 16 of them in one access, as the guest's own moves are. */
 void native_copy16(void *dst, const void *src);
 void native_copy32(void *dst, const void *src);

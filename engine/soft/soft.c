@@ -23,20 +23,11 @@
 #include "core/assert.h"
 #include "core/fmt.h"
 #include "engine/engine.h"
-#include "engine/soft/block.h"
+#include "engine/soft/soft.h"
+#include "engine/soft/translator.h"
 #include "x86/lapic.h"
 #include "x86/mem.h"
 #include "x86/msr.h"
-
-/* Per vCPU; cpu->engine. */
-struct soft_vcpu {
-    struct block_cache cache;
-    uint64_t blocks;   /* run */
-    uint64_t stepped;  /* instructions run alone */
-    uint64_t uncached; /* instructions that no block can hold */
-    uint64_t faults;
-    uint64_t events;
-};
 
 enum { SOFT_PAGES = (sizeof(struct soft_vcpu) + PAGE_SIZE - 1) / PAGE_SIZE };
 
@@ -53,15 +44,54 @@ static int soft_probe(const struct x86_level *level, bool closely, char *why, si
     return ERR_UNSUPPORTED;
 }
 
-static int soft_vm_create(struct vm *vm)
+static size_t state_pages(const struct guest_mem_slot *s)
 {
-    (void)vm;
-    return OK;
+    return ((s->size >> PAGE_SHIFT) * sizeof(*s->page_state) + PAGE_SIZE - 1) >> PAGE_SHIFT;
 }
 
 static void soft_vm_destroy(struct vm *vm)
 {
-    (void)vm;
+    vm->code_written = NULL;
+    for (uint32_t n = 0; n < vm->mem.count; n++) {
+        struct guest_mem_slot *s = &vm->mem.slot[n];
+        seam_pages_free((void *)(uintptr_t)s->page_state, s->page_state ? state_pages(s) : 0);
+        s->page_state = NULL;
+    }
+}
+
+/* The words by which stores to translated code are noticed (code_pages.c). */
+static int soft_vm_create(struct vm *vm)
+{
+    if (vm->interpret)
+        return OK;
+    for (uint32_t n = 0; n < vm->mem.count; n++) {
+        struct guest_mem_slot *s = &vm->mem.slot[n];
+        if (!s->writable)
+            continue;
+        s->page_state = seam_pages_alloc(state_pages(s));
+        if (!s->page_state) {
+            soft_vm_destroy(vm);
+            return ERR_NO_MEMORY;
+        }
+    }
+    vm->code_written = code_written;
+    return OK;
+}
+
+static void page_dropped(struct x86_cpu *cpu, uint64_t linear)
+{
+    translator_flush_page(soft_translator(cpu), linear);
+}
+
+/* Without what emitted code needs of the processor everything is interpreted. */
+static int create_translator(struct x86_cpu *cpu, struct soft_vcpu *s)
+{
+    if (cpu->vcpu.vm->interpret)
+        return OK;
+    int err = translator_create(&s->translator, cpu);
+    if (err == OK)
+        cpu->tlb_page_dropped = page_dropped;
+    return err == ERR_UNSUPPORTED ? OK : err;
 }
 
 static int soft_vcpu_create(struct x86_cpu *cpu)
@@ -70,12 +100,19 @@ static int soft_vcpu_create(struct x86_cpu *cpu)
     if (!s)
         return ERR_NO_MEMORY;
     int err = block_cache_create(&s->cache);
-    if (err != OK) {
-        seam_pages_free(s, SOFT_PAGES);
-        return err;
-    }
+    if (err != OK)
+        goto free_vcpu;
+    err = create_translator(cpu, s);
+    if (err != OK)
+        goto free_cache;
     cpu->engine = s;
     return OK;
+
+free_cache:
+    block_cache_destroy(&s->cache);
+free_vcpu:
+    seam_pages_free(s, SOFT_PAGES);
+    return err;
 }
 
 static void soft_vcpu_destroy(struct x86_cpu *cpu)
@@ -83,15 +120,29 @@ static void soft_vcpu_destroy(struct x86_cpu *cpu)
     struct soft_vcpu *s = cpu->engine;
     if (!s)
         return;
+    cpu->tlb_page_dropped = NULL;
+    cpu->engine = NULL;
+    translator_destroy(s->translator);
     block_cache_destroy(&s->cache);
     seam_pages_free(s, SOFT_PAGES);
-    cpu->engine = NULL;
 }
 
+/* Emitted code polls. Stored before who asks sees that the requests are set: vcpu_request. */
+static void soft_vcpu_kick(struct x86_cpu *cpu)
+{
+    struct translator *t = soft_translator(cpu);
+    if (t)
+        atomic_store(&t->frame->go, 0);
+}
+
+/* Registers, and RAM with them, may have been changed from outside. */
 static void soft_vcpu_state_changed(struct x86_cpu *cpu)
 {
+    struct translator *t = soft_translator(cpu);
     x86_update_mode(cpu);
     x86_tlb_flush(cpu);
+    if (t)
+        translator_flush_code(t);
 }
 
 /* --- executing ------------------------------------------------------------------------------- */
@@ -127,10 +178,9 @@ static always_inline bool inside_limit(const struct x86_cpu *cpu, const struct b
     return cpu->rip <= cpu->seg[SEG_CS].limit && last <= cpu->seg[SEG_CS].limit;
 }
 
-/* The block at cs:rip, or NULL with the reason in *status: X86_FAULT, or X86_OK when the
- * instruction there has to be run by x86_step. */
-static always_inline const struct block *next_block(struct x86_cpu *cpu, struct soft_vcpu *s,
-                                                    int *status)
+/* The host address of the code at cs:rip, or NULL with the reason in *status: X86_FAULT, or X86_OK
+ * when the instruction there has to be run by x86_step. */
+static always_inline const uint8_t *code_at_rip(struct x86_cpu *cpu, int *status)
 {
     uint64_t linear = cpu->rip;
     if (unlikely(cpu->mode != INSN_MODE_64)) {
@@ -138,18 +188,25 @@ static always_inline const struct block *next_block(struct x86_cpu *cpu, struct 
         linear = (uint32_t)(cpu->rip + cpu->seg[SEG_CS].base);
     }
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu, linear);
-    const uint8_t *host;
     *status = X86_OK;
-    if (likely(e->exec_tag == x86_tlb_tag(cpu, linear))) {
-        host = (const uint8_t *)(uintptr_t)(linear + e->addend);
-    } else {
-        if ((uint64_t)((int64_t)(linear << 16) >> 16) != linear)
-            return NULL; /* x86_step finds the right fault */
-        *status = x86_fetch_host(cpu, linear, &host, NULL);
-        if (*status != X86_OK || !host)
-            return NULL;
-    }
-    const struct block *b = block_find(&s->cache, cpu, host, PAGE_SIZE - (linear & ~PAGE_MASK));
+    if (likely(e->exec_tag == x86_tlb_tag(cpu, linear)))
+        return (const uint8_t *)(uintptr_t)(linear + e->addend);
+    const uint8_t *host = NULL;
+    if ((uint64_t)((int64_t)(linear << 16) >> 16) != linear)
+        return NULL; /* x86_step finds the right fault */
+    *status = x86_fetch_host(cpu, linear, &host, NULL);
+    return *status == X86_OK ? host : NULL;
+}
+
+/* The decoded block there; NULL as above. */
+static always_inline const struct block *next_block(struct x86_cpu *cpu, struct soft_vcpu *s,
+                                                    int *status)
+{
+    const uint8_t *host = code_at_rip(cpu, status);
+    if (unlikely(!host))
+        return NULL;
+    size_t available = PAGE_SIZE - ((uint64_t)(uintptr_t)host & ~PAGE_MASK);
+    const struct block *b = block_find(&s->cache, cpu, host, available);
     return b && inside_limit(cpu, b) ? b : NULL;
 }
 
@@ -305,6 +362,34 @@ static noinline_cold void land(struct x86_cpu *cpu)
         (void)x86_raise(cpu);
 }
 
+static always_inline int run_interpreted(struct x86_cpu *cpu, struct soft_vcpu *s)
+{
+    int status;
+    const struct block *b = next_block(cpu, s, &status);
+    s->blocks++;
+    return likely(b != NULL) ? run_block(cpu, b, BLOCK_INSNS) : run_uncached(cpu, s, status);
+}
+
+/* Translated code, where there can be some. Alignment checks are the interpreter's. */
+static int run_translated(struct x86_cpu *cpu, struct soft_vcpu *s)
+{
+    int status;
+    if (cpu->mode != INSN_MODE_64 || cpu->tlb == cpu->tlb_table[X86_TLB_NONE])
+        return run_interpreted(cpu, s);
+    const uint8_t *host = code_at_rip(cpu, &status);
+    if (!host)
+        return run_uncached(cpu, s, status);
+    return translator_round(s->translator, host, &status) ? status : run_interpreted(cpu, s);
+}
+
+/* Before requests are looked at: the next poll that fails is about a later one. */
+static always_inline void rearm_poll(const struct soft_vcpu *s)
+{
+    if (s->translator && unlikely(!atomic_load_explicit(&s->translator->frame->go,
+                                                        memory_order_relaxed)))
+        atomic_store(&s->translator->frame->go, 1);
+}
+
 static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
 {
     struct soft_vcpu *s = cpu->engine;
@@ -316,6 +401,7 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
         return OK;
     for (;;) {
         int status;
+        rearm_poll(s);
         if (unlikely(needs_attention(cpu))) {
             if (vcpu_requests(&cpu->vcpu) != 0 || cpu->nmi_pending) {
                 if (attend(cpu, s, e) == X86_EXIT)
@@ -323,10 +409,7 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
             }
             status = run_attended(cpu, s);
         } else {
-            const struct block *b = next_block(cpu, s, &status);
-            s->blocks++;
-            status =
-                likely(b != NULL) ? run_block(cpu, b, BLOCK_INSNS) : run_uncached(cpu, s, status);
+            status = s->translator ? run_translated(cpu, s) : run_interpreted(cpu, s);
         }
         if (status == X86_FAULT) {
             s->faults++;
@@ -352,13 +435,14 @@ static size_t soft_vcpu_stats(const struct x86_cpu *cpu, char *buf, size_t size)
 
 const struct engine engine_soft = {
     .name = "soft",
-    .description = "interpreter: needs no hardware virtualization",
+    .description = "binary translator: needs no hardware virtualization",
     .probe = soft_probe,
     .vm_create = soft_vm_create,
     .vm_destroy = soft_vm_destroy,
     .vcpu_create = soft_vcpu_create,
     .vcpu_destroy = soft_vcpu_destroy,
     .vcpu_run = soft_vcpu_run,
+    .vcpu_kick = soft_vcpu_kick,
     .vcpu_state_changed = soft_vcpu_state_changed,
     .vcpu_stats = soft_vcpu_stats,
 };

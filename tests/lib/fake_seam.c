@@ -3,6 +3,7 @@
 /* The fake seam (see fake_seam.h). Waiting is real (futex), so tests with threads work. */
 #include "tests/lib/fake_seam.h"
 
+#include <asm/prctl.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,6 +236,11 @@ int seam_exec_alloc(struct seam_exec *e, size_t size)
     }
     close(fd);
     return err;
+}
+
+void seam_set_frame(void *frame)
+{
+    syscall(SYS_arch_prctl, ARCH_SET_GS, frame);
 }
 
 void seam_exec_free(struct seam_exec *e)

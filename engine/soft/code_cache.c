@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The translator's tables: code cache, blocks and sites, TLB and jump cache.
+ *
+ * The code cache is filled front to back and dropped as a whole. Blocks are found by two chains of
+ * indexes, by host address and mode, and by page; sites by return address, from the first one of
+ * each 128 bytes of code on.
+ *
+ * TLB and jump cache are large and mostly empty (frame.h). What is in them is also in a journal, so
+ * emptying them costs what filling them did, and no generation is needed in their entries. A journal
+ * that is full empties them early.
+ *
+ * An invalidated block stays where it is until the cache is dropped: its two entries are overwritten
+ * by a call of the stale stub. Jumps to it need not be known.
+ */
+#include "core/assert.h"
+#include "core/err.h"
+#include "core/mem.h"
+#include "engine/soft/translator.h"
+#include "x86/level.h"
+
+enum { HASH_NONE_BYTE = 0xFF, ENTRY_CALL = 8 };
+
+static size_t pages_of(size_t bytes)
+{
+    return (bytes + PAGE_SIZE - 1) >> PAGE_SHIFT;
+}
+
+/* --- life --- */
+
+/* Every table of a translator: where the pointer is, and its size. */
+struct table {
+    size_t at, size;
+};
+#define TABLE(member, count) \
+    {offsetof(struct translator, member), (count) * sizeof(*((struct translator *)0)->member)}
+static const struct table tables[] = {
+    TABLE(frame, 1),
+    TABLE(blocks, TBLOCKS),
+    TABLE(hash, (size_t)1 << TBLOCK_HASH_BITS),
+    TABLE(page_hash, (size_t)1 << TPAGE_HASH_BITS),
+    TABLE(sites, TSITES),
+    TABLE(granule, (CODE_SIZE >> SITE_GRANULE_SHIFT) + 2),
+    TABLE(uops, TUOPS),
+    TABLE(tlb_journal, TLB_JOURNAL),
+    TABLE(jump_journal, JUMP_JOURNAL),
+};
+
+static void **table_pointer(struct translator *t, const struct table *table)
+{
+    return (void **)(void *)((uint8_t *)t + table->at);
+}
+
+/* The host's CPUID: what emitted code is made of. */
+static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(subleaf));
+}
+
+static uint64_t host_xcr0(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+enum {
+    CPUID_1C_OSXSAVE = 1 << 27,
+    CPUID_1C_AVX = 1 << 28,
+    CPUID_7B_BMI2 = 1 << 8,
+    CPUID_80000001C_LAHF = 1 << 0,
+};
+
+static bool host_has_enough(struct translator *t)
+{
+    uint32_t r[4], one[4];
+    host_cpuid(0, 0, r);
+    if (r[0] < 7)
+        return false;
+    host_cpuid(1, 0, one);
+    t->has_xsave = one[2] & CPUID_1C_OSXSAVE;
+    t->has_avx = t->has_xsave && one[2] & CPUID_1C_AVX &&
+                 (host_xcr0() & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX);
+    host_cpuid(0x80000001, 0, r);
+    bool lahf = r[2] & CPUID_80000001C_LAHF;
+    host_cpuid(7, 0, r);
+    return lahf && r[1] & CPUID_7B_BMI2;
+}
+
+static void init_frame(struct translator *t)
+{
+    struct frame *f = t->frame;
+    f->cpu = t->cpu;
+    f->translator = t;
+    f->go = 1;
+    f->vectors_dead = 1;
+    f->host_mxcsr = X86_MXCSR_RESET;
+    f->mask_page = ~(uint64_t)0xFFF;
+    for (unsigned int n = 0; n < FRAME_MASKS; n++)
+        f->mask_aligned[n] = f->mask_page | (BIT(n) - 1);
+    const uint32_t special[] = {0, FRAME_INDEXES - 1};
+    for (unsigned int c = 0; c < FRAME_CONTEXTS; c++) {
+        for (unsigned int n = 0; n < ARRAY_SIZE(special); n++) {
+            f->tlb[c].read[special[n]] = frame_tlb_none(special[n]);
+            f->tlb[c].write[special[n]] = frame_tlb_none(special[n]);
+        }
+        f->jump[c][0].minus_rip = frame_jump_none(0);
+    }
+}
+
+static void empty_hashes(struct translator *t)
+{
+    memset(t->hash, HASH_NONE_BYTE, sizeof(*t->hash) << TBLOCK_HASH_BITS);
+    memset(t->page_hash, HASH_NONE_BYTE, sizeof(*t->page_hash) << TPAGE_HASH_BITS);
+}
+
+int translator_create(struct translator **out, struct x86_cpu *cpu)
+{
+    struct translator *t = seam_pages_alloc(pages_of(sizeof(*t)));
+    int err = ERR_NO_MEMORY;
+    if (!t)
+        return err;
+    t->cpu = cpu;
+    if (!host_has_enough(t)) {
+        err = ERR_UNSUPPORTED;
+        goto fail;
+    }
+    for (size_t n = 0; n < ARRAY_SIZE(tables); n++) {
+        *table_pointer(t, &tables[n]) = seam_pages_alloc(pages_of(tables[n].size));
+        if (!*table_pointer(t, &tables[n]))
+            goto fail;
+    }
+    err = seam_exec_alloc(&t->exec, CODE_SIZE);
+    if (err != OK)
+        goto fail;
+    init_frame(t);
+    empty_hashes(t);
+    stub_emit_all(t);
+    *out = t;
+    return OK;
+fail:
+    translator_destroy(t);
+    return err;
+}
+
+void translator_destroy(struct translator *t)
+{
+    if (!t)
+        return;
+    seam_exec_free(&t->exec);
+    for (size_t n = 0; n < ARRAY_SIZE(tables); n++)
+        seam_pages_free(*table_pointer(t, &tables[n]), pages_of(tables[n].size));
+    seam_pages_free(t, pages_of(sizeof(*t)));
+}
+
+/* --- blocks --- */
+
+struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mode)
+{
+    for (uint32_t n = t->hash[tblock_hash(host, mode)]; n != TBLOCK_NONE;
+         n = t->blocks[n].next_hash) {
+        struct tblock *b = &t->blocks[n];
+        if (b->host == host && b->mode == mode && !b->stale)
+            return b;
+    }
+    return NULL;
+}
+
+struct tblock *tblock_at(const struct translator *t, uint32_t offset)
+{
+    uint32_t low = 0, high = t->block_count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (t->blocks[middle].code <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    assert(low > 0);
+    return &t->blocks[low - 1];
+}
+
+const struct tsite *tsite_at(const struct translator *t, uint32_t ret)
+{
+    uint32_t n = t->granule[ret >> SITE_GRANULE_SHIFT];
+    while (n < t->site_count && t->sites[n].ret < ret)
+        n++;
+    assert(n < t->site_count && t->sites[n].ret == ret);
+    return &t->sites[n];
+}
+
+void translator_flush_code(struct translator *t)
+{
+    t->used = t->first_code;
+    t->block_count = t->site_count = t->granules = t->uop_count = 0;
+    empty_hashes(t);
+    translator_flush_tlb(t); /* for the jump cache */
+    t->epoch++;
+    t->stats.flushes++;
+}
+
+/* --- invalidation --- */
+
+static struct thrash_slot *thrash_slot(const struct translator *t, uint64_t host_page)
+{
+    return (struct thrash_slot *)(uintptr_t)&t
+        ->thrash[(host_page >> PAGE_SHIFT) * 0x9E3779B97F4A7C15u >> (64 - THRASH_BITS)];
+}
+
+bool translator_is_thrashing(const struct translator *t, uint64_t host_page)
+{
+    const struct thrash_slot *s = thrash_slot(t, host_page);
+    return s->page == host_page && s->count >= PAGE_THRASH;
+}
+
+static void note_thrash(struct translator *t, uint64_t host_page)
+{
+    struct thrash_slot *s = thrash_slot(t, host_page);
+    if (s->page != host_page)
+        *s = (struct thrash_slot){.page = host_page};
+    s->count++;
+}
+
+static void make_stale(struct translator *t, struct tblock *b)
+{
+    const size_t stub = offsetof(struct frame, stub) + 8 * (size_t)STUB_STALE;
+    struct emit e = {t->exec.write + b->code};
+    emit_call(&e, emit_frame(stub));
+    assert(e.p - (t->exec.write + b->code) == ENTRY_CALL);
+    e.p = t->exec.write + b->code + b->body;
+    emit_call(&e, emit_frame(stub));
+    b->stale = true;
+}
+
+void translator_invalidate(struct translator *t, uint64_t host_page)
+{
+    uint32_t *link = &t->page_hash[tpage_hash(host_page)];
+    bool found = false;
+    while (*link != TBLOCK_NONE) {
+        struct tblock *b = &t->blocks[*link];
+        if ((b->host & PAGE_MASK) != host_page) {
+            link = &b->next_page;
+            continue;
+        }
+        *link = b->next_page;
+        make_stale(t, b);
+        t->stats.invalidated++;
+        found = true;
+    }
+    if (!found)
+        return;
+    note_thrash(t, host_page);
+    t->serialise = true;
+    t->epoch++;
+}
+
+/* --- TLB and jump cache --- */
+
+static void empty_jumps(struct translator *t)
+{
+    for (uint32_t n = 0; n < t->jump_entries; n++) {
+        uint32_t index = t->jump_journal[n] & (FRAME_INDEXES - 1);
+        t->frame->jump[t->jump_journal[n] >> FRAME_INDEX_BITS][index].minus_rip =
+            frame_jump_none(index);
+    }
+    t->jump_entries = 0;
+}
+
+void translator_flush_tlb(struct translator *t)
+{
+    for (uint32_t n = 0; n < t->tlb_entries; n++) {
+        uint32_t index = t->tlb_journal[n] & (FRAME_INDEXES - 1);
+        struct frame_tlb *tlb = &t->frame->tlb[t->tlb_journal[n] >> FRAME_INDEX_BITS];
+        tlb->read[index] = tlb->write[index] = frame_tlb_none(index);
+    }
+    t->tlb_entries = 0;
+    empty_jumps(t);
+    t->generation = t->cpu->tlb_generation;
+    t->stats.tlb_flushes++;
+}
+
+static uint32_t tlb_index(uint64_t linear)
+{
+    return linear >> PAGE_SHIFT & (FRAME_INDEXES - 1);
+}
+
+void translator_flush_page(struct translator *t, uint64_t linear)
+{
+    uint64_t minus = -(linear & PAGE_MASK);
+    uint32_t index = tlb_index(linear);
+    t->stats.page_flushes++;
+    for (unsigned int c = 0; c < FRAME_CONTEXTS; c++) {
+        struct frame_tlb *tlb = &t->frame->tlb[c];
+        if (tlb->read[index] == minus)
+            tlb->read[index] = frame_tlb_none(index);
+        if (tlb->write[index] == minus)
+            tlb->write[index] = frame_tlb_none(index);
+    }
+    for (uint32_t n = 0; n < t->jump_entries; n++) {
+        uint32_t at = t->jump_journal[n] & (FRAME_INDEXES - 1);
+        struct frame_jump *j = &t->frame->jump[t->jump_journal[n] >> FRAME_INDEX_BITS][at];
+        if ((-j->minus_rip & PAGE_MASK) == (linear & PAGE_MASK))
+            j->minus_rip = frame_jump_none(at);
+    }
+}
+
+void translator_protect(struct translator *t, uint64_t host_page)
+{
+    for (uint32_t n = 0; n < t->tlb_entries; n++) {
+        uint32_t index = t->tlb_journal[n] & (FRAME_INDEXES - 1);
+        struct frame_tlb *tlb = &t->frame->tlb[t->tlb_journal[n] >> FRAME_INDEX_BITS];
+        if (tlb->write[index] != frame_tlb_none(index) &&
+            tlb->addend[index] - tlb->write[index] == host_page)
+            tlb->write[index] = frame_tlb_none(index);
+    }
+}
+
+void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool write)
+{
+    uint32_t index = tlb_index(linear);
+    struct frame_tlb *tlb = &t->frame->tlb[t->cpu->tlb_context];
+    uint64_t none = frame_tlb_none(index), minus = -(linear & PAGE_MASK);
+    if (tlb->read[index] == none && tlb->write[index] == none) {
+        if (t->tlb_entries == TLB_JOURNAL)
+            translator_flush_tlb(t);
+        t->tlb_journal[t->tlb_entries++] = (uint32_t)t->cpu->tlb_context << FRAME_INDEX_BITS | index;
+    }
+    if (tlb->write[index] != minus)
+        tlb->write[index] = none; /* of another page, which the new addend is not for */
+    tlb->addend[index] = host - linear;
+    tlb->read[index] = minus;
+    if (write)
+        tlb->write[index] = minus;
+    t->stats.tlb_fills++;
+}
+
+void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code)
+{
+    uint32_t index = rip & (FRAME_INDEXES - 1);
+    struct frame_jump *j = &t->frame->jump[t->cpu->tlb_context][index];
+    if (j->minus_rip == frame_jump_none(index)) {
+        if (t->jump_entries == JUMP_JOURNAL)
+            empty_jumps(t);
+        t->jump_journal[t->jump_entries++] = (uint32_t)t->cpu->tlb_context << FRAME_INDEX_BITS | index;
+    }
+    j->minus_rip = -rip;
+    j->code = code;
+}
+
+void translator_forget_jumps(struct translator *t)
+{
+    empty_jumps(t);
+}

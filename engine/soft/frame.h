@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * What emitted code reaches through GS: per vCPU, at fixed offsets.
+ *
+ * The first page is what emitted code may spill to; a later mode may leave it writable by the guest.
+ * Everything after it is what emitted code trusts: helper addresses, TLB, jump cache.
+ *
+ * TLB. An entry is found by bits 12 to 27 of the linear address, and holds minus the page's linear
+ * address, so that adding an address leaves its offset in the page, or something with a bit above
+ * bit 11. Three arrays rather than one of structures: an index register can be scaled by 8 at most,
+ * and neighbouring pages share cache lines.
+ *
+ * Jump cache. By the low 16 bits of RIP: minus RIP, and the code to go to.
+ */
+#ifndef LODGE_ENGINE_SOFT_FRAME_H
+#define LODGE_ENGINE_SOFT_FRAME_H
+
+#include <stdatomic.h>
+
+#include "core/types.h"
+#include "x86/cpu.h"
+
+enum {
+    FRAME_INDEX_BITS = 16, /* what MOVZX takes from a register without touching flags */
+    FRAME_INDEXES = 1 << FRAME_INDEX_BITS,
+    FRAME_CONTEXTS = X86_TLB_NONE, /* kernel, kernel with SMAP suspended, user */
+    FRAME_MASKS = 6,
+};
+
+/* Guest registers that have no host register: R10 R11 R14 R15. */
+enum { FRAME_DISPLACED = 4 };
+
+/* Why emitted code calls: index of frame.stub. */
+enum frame_stub {
+    STUB_MISS,   /* the TLB does not have the page: fill and try again, or interpret the instruction */
+    STUB_CALL,   /* interpret this instruction */
+    STUB_POLL,   /* somebody wants the vCPU: leave, RIP at this instruction */
+    STUB_CHAIN,  /* the block that follows is not linked yet */
+    STUB_BRANCH, /* the target is not in the jump cache: interpret the branch, then look it up */
+    STUB_STALE,  /* the block was invalidated */
+    STUB_VECTOR, /* vector registers are not loaded */
+    STUB_COUNT,
+};
+
+struct frame_tlb {
+    uint64_t addend[FRAME_INDEXES]; /* host address = linear address + addend (wrapping) */
+    uint64_t read[FRAME_INDEXES];   /* minus the page's linear address */
+    uint64_t write[FRAME_INDEXES];
+};
+
+struct frame_jump {
+    uint64_t minus_rip;
+    const uint8_t *code;
+};
+
+struct frame {
+    /* --- spilled to --- */
+    uint64_t displaced[FRAME_DISPLACED];
+    uint64_t page;    /* linear address of the page of the running block */
+    uint64_t address; /* R11 when a stub was called: the linear address of a memory operand */
+    uint64_t kept;    /* across a second address check in one instruction */
+    uint64_t instructions; /* executed, if they are counted */
+    uint8_t spill_end[PAGE_SIZE - 8 * (FRAME_DISPLACED + 4)];
+
+    /* --- trusted --- */
+    _Atomic uint32_t go;   /* 0: leave at the next poll */
+    uint32_t vectors_dead; /* 0: guest vector registers are in the host's */
+    uint32_t kind;         /* enum frame_stub of the call under way */
+    uint32_t host_mxcsr;
+    uint64_t segment_base[2];         /* FS, GS */
+    uint64_t mask_page;               /* bits that must be 0 in offset + size - 1 */
+    uint64_t mask_aligned[FRAME_MASKS]; /* the same for an operand aligned to 1 << n bytes */
+    struct x86_cpu *cpu;
+    void *translator;
+    const uint8_t *resume; /* where emitted code goes on */
+    const uint8_t *stub[STUB_COUNT];
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 24 - 8 * STUB_COUNT];
+
+    struct frame_tlb tlb[FRAME_CONTEXTS];
+    struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];
+};
+
+_Static_assert(offsetof(struct frame, go) == PAGE_SIZE, "spill area and the rest are apart");
+_Static_assert(offsetof(struct frame, tlb) == 2 * PAGE_SIZE, "pages by purpose");
+
+/* Values that no address makes a hit. Zero would do, but for the first and the last index, where an
+ * operand at address 0 or at the end of the address space would match. */
+static inline uint64_t frame_tlb_none(uint32_t index)
+{
+    return index == 0 || index == FRAME_INDEXES - 1 ? MIB(1) : 0;
+}
+
+static inline uint64_t frame_jump_none(uint32_t index)
+{
+    return index == 0 ? 1 : 0;
+}
+
+#endif

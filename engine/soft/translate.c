@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The translator of the soft engine: guest code of 64-bit mode becomes host code that does the same
+ * inside the guest's memory.
+ *
+ * The guest's instructions are the host's, so most are emitted as they are. What changes:
+ *
+ *  - Registers. Twelve guest registers live in host registers, nearly all in their own; four live
+ *    in memory (tr_mem.c has the map). Three host registers are scratch, one is Lodge's stack. GS
+ *    is the frame (frame.h): everything that emitted code uses besides registers. The guest's status
+ *    flags live in the host's; the other flags in cpu->rflags. So between two instructions, in
+ *    emitted code, only flag-free instructions are used: LEA, MOV, MOVZX, RORX, PEXT, JRCXZ.
+ *  - Memory operands go through a TLB (tr_mem.c), jumps through patched displacements or the jump
+ *    cache (tr_flow.c).
+ *  - Instructions that are privileged, sensitive, revealing or rare call a stub that saves registers
+ *    and lets the interpreter's handler do that one instruction (stub.c).
+ *
+ * Exactness. Each instruction is emitted so that what can fail comes first: until the last check has
+ * passed nothing that the guest can see has changed. Checks fail into a stub, never by a signal.
+ * So at each stub the guest's state is that between two instructions, at an offset that the table of
+ * sites has, and the interpreter takes over there: page faults, MMIO, page-crossing operands, split
+ * locks, breakpoints, stores into code are all its business, done once, in one place.
+ *
+ * Blocks hold no address, neither of the host nor of the guest: RIP is frame.page plus a constant.
+ * They are keyed by the page in guest RAM and the mode (translator.h), so one translation serves
+ * all linear addresses where the page is mapped. A block is a run of instructions with one entry,
+ * inside a page; conditional jumps leave it on the way.
+ *
+ * Modified code. Pages of which anything is translated are write-protected in all software TLBs
+ * (soft_code.c); a store to one is done with all vCPUs at rest and drops the page's blocks: their
+ * entries are overwritten by a call of the stale stub, so jumps to them, wherever they are, find out.
+ * Code that is rewritten again and again is left to the interpreter, which compares bytes.
+ *
+ * The cache belongs to one vCPU and is filled front to back. When it is full all of it is dropped,
+ * which stops nobody else.
+ */
+#include "core/assert.h"
+#include "core/mem.h"
+#include "engine/soft/translator.h"
+#include "x86/level.h"
+
+enum { CODE_ALIGN = 16, PATCH_BYTES = 8, SITE_CALL_BYTES = 8 };
+
+/* --- sites --- */
+
+struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
+{
+    struct translator *t = x->t;
+    emit_call(&x->e, emit_frame(offsetof(struct frame, stub) + 8 * (size_t)kind));
+    uint32_t n = t->site_count++, ret = (uint32_t)(x->e.p - x->base);
+    for (; t->granules <= ret >> SITE_GRANULE_SHIFT; t->granules++)
+        t->granule[t->granules] = n;
+    t->sites[n] = (struct tsite){
+        .ret = ret,
+        .guest = x->at,
+        .length = x->i ? x->i->length : 0,
+        .kind = (uint8_t)kind,
+        .reg = EMIT_NO_REG,
+    };
+    return &t->sites[n];
+}
+
+/* Does the handler leave something that the block's mode depends on? */
+static bool changes_mode(const struct insn *i)
+{
+    return insn_op_group((enum insn_op)i->op) == INSN_GROUP_FPSTATE;
+}
+
+void tr_interpret(struct translation *x)
+{
+    struct translator *t = x->t;
+    struct uop *u = &t->uops[t->uop_count];
+    u->insn = *x->i;
+    u->fn = x86_select(t->cpu, x->i);
+    if (changes_mode(x->i))
+        u->insn.flags |= INSN_ENDS;
+    tr_call_stub(x, STUB_CALL)->data = t->uop_count++;
+    x->vectors_known = false;
+    if (u->insn.flags & INSN_ENDS || u->insn.op == INSN_INVALID)
+        x->ended = true;
+}
+
+/* --- one instruction --- */
+
+static tr_fn *find_translator(const struct translation *x)
+{
+    const struct insn *i = x->i;
+    if (i->op == INSN_INVALID || !x86_level_has(x->t->cpu->level, (enum insn_feature)i->feature))
+        return NULL;
+    tr_fn *fn = tr_find_integer(i);
+    if (!fn)
+        fn = tr_find_flow(i);
+    return fn ? fn : tr_find_vector(i, x->mode);
+}
+
+static void translate_insn(struct translation *x)
+{
+    struct translator *t = x->t;
+    const struct translation before = {
+        .e = x->e, .vectors_known = x->vectors_known, .exits = x->exits};
+    uint32_t first = t->site_count;
+    tr_fn *fn = find_translator(x);
+    if (!fn || !fn(x)) {
+        x->e = before.e;
+        x->vectors_known = before.vectors_known;
+        x->exits = before.exits;
+        x->ended = false;
+        t->site_count = first;
+        tr_interpret(x);
+    }
+    for (uint32_t n = first; n < t->site_count; n++)
+        t->sites[n].next = (uint16_t)(x->e.p - x->base - t->sites[n].ret);
+}
+
+/* --- a block --- */
+
+/* Entry with RIP in R11, then the body. */
+static void begin_block(struct translation *x, uint16_t offset)
+{
+    struct tblock *b = x->b;
+    struct emit *e = &x->e;
+    uint8_t *slow = e->p;
+    (void)tr_call_stub(x, STUB_POLL);
+    b->code = (uint32_t)(e->p - x->base);
+    if (offset)
+        emit_lea(e, R11, emit_at(R11, -(int32_t)offset));
+    emit_store(e, emit_frame(offsetof(struct frame, page)), R11);
+    emit_load32(e, RCX, emit_frame(offsetof(struct frame, go)));
+    emit_patch8(emit_jrcxz(e), slow);
+    b->body = (uint16_t)((uint32_t)(e->p - x->base) - b->code);
+    assert(b->body >= PATCH_BYTES);
+}
+
+/* With --stats: frame.instructions += n, without touching flags. Returns where n goes. */
+static uint8_t *count_instructions(struct translation *x)
+{
+    struct emit_mem counter = emit_frame(offsetof(struct frame, instructions));
+    if (!x->t->counts)
+        return NULL;
+    emit_load(&x->e, RCX, counter);
+    emit_lea(&x->e, RCX, emit_at(RCX, INT32_MAX));
+    uint8_t *n = x->e.p - 4;
+    emit_store(&x->e, counter, RCX);
+    return n;
+}
+
+static void translate_run(struct translation *x, const uint8_t *code, uint32_t available)
+{
+    uint32_t at = 0;
+    while (!x->ended && x->b->insns < TBLOCK_INSNS && at < available) {
+        if (insn_decode(&x->insn, code + at, available - at, INSN_MODE_64) != INSN_DECODE_OK)
+            break;
+        x->i = &x->insn;
+        x->at = (uint16_t)((x->b->host & ~PAGE_MASK) + at);
+        translate_insn(x);
+        at += x->insn.length;
+        x->b->insns++;
+    }
+    x->b->bytes = (uint16_t)at;
+}
+
+/* Behind the last instruction, if it does not end the block by itself. `cut`: the next instruction
+ * goes on in the next page. */
+static void end_block(struct translation *x, bool cut)
+{
+    uint32_t next = (uint32_t)(x->b->host & ~PAGE_MASK) + x->b->bytes;
+    if (x->ended)
+        return;
+    if (cut) {
+        x->at = (uint16_t)next;
+        (void)tr_call_stub(x, STUB_POLL);
+        return;
+    }
+    tr_fall_through(x, next);
+}
+
+static bool has_room(const struct translator *t)
+{
+    return t->used + CODE_BLOCK_MAX <= CODE_SIZE && t->block_count < TBLOCKS &&
+           t->site_count + TBLOCK_SITES <= TSITES && t->uop_count + TBLOCK_INSNS <= TUOPS;
+}
+
+static void enter_block(struct translator *t, struct tblock *b)
+{
+    uint32_t n = t->block_count++;
+    uint32_t h = tblock_hash(b->host, b->mode), p = tpage_hash(b->host & PAGE_MASK);
+    b->next_hash = t->hash[h];
+    t->hash[h] = n;
+    b->next_page = t->page_hash[p];
+    t->page_hash[p] = n;
+}
+
+struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t available, uint8_t mode)
+{
+    if (!has_room(t))
+        translator_flush_code(t);
+    struct tblock *b = &t->blocks[t->block_count];
+    *b = (struct tblock){.host = (uint64_t)(uintptr_t)host, .mode = mode};
+    struct translation x = {
+        .e = {t->exec.write + t->used},
+        .t = t,
+        .b = b,
+        .at = (uint16_t)(b->host & ~PAGE_MASK),
+        .mode = mode,
+        .context = mode & MODE_CONTEXT,
+        .base = t->exec.write,
+    };
+    uint8_t code[TBLOCK_BYTES];
+    uint32_t size = available < TBLOCK_BYTES ? available : TBLOCK_BYTES;
+    uint32_t sites = t->site_count;
+    memcpy(code, host, size);
+    begin_block(&x, x.at);
+    uint8_t *count = count_instructions(&x);
+    translate_run(&x, code, size);
+    if (b->insns == 0) {
+        t->site_count = sites;
+        return NULL;
+    }
+    if (count)
+        store_u32(count, b->insns);
+    bool cut = available <= TBLOCK_BYTES && b->bytes < available && b->insns < TBLOCK_INSNS;
+    end_block(&x, cut);
+    tr_finish_exits(&x);
+    while ((uint32_t)(x.e.p - x.base) < b->code + b->body + PATCH_BYTES)
+        emit8(&x.e, 0xCC);
+    b->length = (uint32_t)(x.e.p - x.base) - b->code;
+    assert(b->length <= CODE_BLOCK_MAX - 64);
+    t->used = (b->code + b->length + CODE_ALIGN - 1) & ~(uint32_t)(CODE_ALIGN - 1);
+    enter_block(t, b);
+    t->serialise = true;
+    t->stats.translated++;
+    t->stats.guest_insns += b->insns;
+    t->stats.host_bytes += b->length;
+    return b;
+}

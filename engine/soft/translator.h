@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The translator's parts, one vCPU's worth of each: code cache, blocks, sites, and the functions
+ * between engine/soft/'s files. docs/soft.md is the design; translate.c opens with the essay.
+ *
+ * Everything belongs to the vCPU's own thread, except while the VM is at rest.
+ */
+#ifndef LODGE_ENGINE_SOFT_TRANSLATOR_H
+#define LODGE_ENGINE_SOFT_TRANSLATOR_H
+
+#include "engine/soft/block.h"
+#include "engine/soft/emit.h"
+#include "engine/soft/frame.h"
+
+enum {
+    CODE_SIZE = 16 << 20,
+    CODE_BLOCK_MAX = 24 << 10, /* no block's code is longer */
+    TBLOCKS = 96 << 10,
+    TBLOCK_HASH_BITS = 16,
+    TPAGE_HASH_BITS = 13,
+    TSITES = 640 << 10,
+    TUOPS = 48 << 10,
+    TBLOCK_INSNS = 48,  /* guest instructions in a block, at most */
+    TBLOCK_BYTES = 256, /* of guest code */
+    TBLOCK_SITES = 4 * TBLOCK_INSNS,
+    SITE_GRANULE_SHIFT = 7,
+    TLB_JOURNAL = 16384,
+    JUMP_JOURNAL = 16384,
+    PAGE_THRASH = 32, /* a page whose blocks were invalidated this often is interpreted */
+    THRASH_BITS = 10,
+};
+
+#define TBLOCK_NONE UINT32_MAX
+
+/* A translated block. Its code has two entries: `code`, with RIP in R11, which sets frame.page and
+ * polls, and `code` + `body`, for jumps from the same page. */
+struct tblock {
+    uint64_t host; /* host address of the first guest byte: identity of the physical page */
+    uint32_t code; /* offset in the cache */
+    uint16_t body;
+    uint16_t bytes;  /* of guest code */
+    uint32_t length; /* of host code */
+    uint32_t next_hash, next_page;
+    uint8_t mode;
+    uint8_t insns;
+    bool stale;
+};
+
+/* A place in emitted code that calls a stub; `ret` is the return address. Sorted by it. */
+struct tsite {
+    uint32_t ret;   /* offset in the cache */
+    uint32_t data;  /* STUB_CALL: index of the uop; STUB_CHAIN: offset of the displacement to patch */
+    uint16_t retry; /* STUB_MISS: ret minus this is the beginning of the access */
+    uint16_t next;  /* ret plus this is the instruction that follows */
+    uint16_t guest; /* offset of the instruction in its page; STUB_CHAIN: of the target */
+    uint8_t length; /* of the guest instruction */
+    uint8_t kind;   /* enum frame_stub */
+    uint8_t reg;    /* STUB_MISS: guest register that holds the address, or EMIT_NO_REG: R11 */
+    bool write;
+};
+
+struct translator_stats {
+    uint64_t entered, translated, guest_insns, host_bytes, flushes, invalidated, stale;
+    uint64_t tlb_fills, tlb_slow, tlb_flushes, page_flushes, jump_misses, chains, polls, calls;
+    uint64_t calls_by_op[INSN_OP_COUNT];
+};
+
+/* How often blocks of a page were invalidated. */
+struct thrash_slot {
+    uint64_t page;
+    uint32_t count;
+};
+
+struct translator {
+    struct frame *frame;
+    struct x86_cpu *cpu;
+    struct seam_exec exec;
+    uint32_t used;       /* bytes of exec */
+    uint32_t first_code; /* where blocks begin, after the stubs */
+    uint32_t entry;      /* offset of the code that C calls */
+
+    struct tblock *blocks;
+    uint32_t block_count;
+    uint32_t *hash;      /* first block, TBLOCK_NONE: none */
+    uint32_t *page_hash; /* likewise, of a page */
+    struct tsite *sites;
+    uint32_t site_count;
+    uint32_t *granule; /* first site at or after offset << SITE_GRANULE_SHIFT */
+    uint32_t granules; /* filled in */
+    struct uop *uops;
+    uint32_t uop_count;
+
+    uint32_t *tlb_journal; /* context << 16 | index of what is in the TLB */
+    uint32_t tlb_entries;
+    uint32_t *jump_journal;
+    uint32_t jump_entries;
+    uint64_t generation;   /* cpu->tlb_generation that TLB and jump cache are of */
+    uint8_t vector_mode;   /* MODE_SSE, MODE_AVX that the jump cache is of */
+
+    uint64_t epoch;   /* grows when blocks go: who called C must not return into one */
+    int status;       /* of the last entry: enum x86_status */
+    bool serialise;   /* code was written since emitted code last ran */
+    bool has_avx, has_xsave;
+    bool counts;      /* emitted code counts instructions */
+    struct thrash_slot thrash[1 << THRASH_BITS];
+    struct translator_stats stats;
+};
+
+/* --- the mode that a block is translated for (tblock.mode) --- */
+enum {
+    MODE_CONTEXT = 3,  /* enum x86_tlb_context */
+    MODE_SSE = 1 << 2, /* SSE instructions need no checks, and raise no SIMD exceptions */
+    MODE_AVX = 1 << 3,
+};
+
+/* --- code_cache.c: life, lookup, invalidation --- */
+
+/* ERR_NO_MEMORY, ERR_PERMISSION, or ERR_UNSUPPORTED: this processor lacks what emitted code needs. */
+int must_check translator_create(struct translator **out, struct x86_cpu *cpu);
+void translator_destroy(struct translator *t);
+
+struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mode);
+void translator_flush_code(struct translator *t);
+/* Blocks in the page at that host address go. Own thread, or VM at rest. */
+void translator_invalidate(struct translator *t, uint64_t host_page);
+bool translator_is_thrashing(const struct translator *t, uint64_t host_page);
+struct tblock *tblock_at(const struct translator *t, uint32_t offset);
+const struct tsite *tsite_at(const struct translator *t, uint32_t ret);
+
+void translator_flush_tlb(struct translator *t);
+void translator_flush_page(struct translator *t, uint64_t linear);
+/* Takes write permission from what maps this host page. */
+void translator_protect(struct translator *t, uint64_t host_page);
+void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool write);
+void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code);
+void translator_forget_jumps(struct translator *t);
+
+/* --- code_pages.c: pages that hold translated code, for all vCPUs of a VM --- */
+enum code_mark { CODE_MARKED, CODE_MARKED_AT_REST };
+/* Before bytes of the page are translated: no vCPU can write it unseen from here on.
+ * CODE_MARKED_AT_REST: the VM was at rest meanwhile, translations of addresses are void. */
+enum code_mark code_mark_page(struct x86_cpu *cpu, const uint8_t *host);
+/* vm->code_written. All vCPUs are at rest; size bytes in one page were written. */
+void code_written(struct vm *vm, const uint8_t *host, size_t size);
+
+/* --- translate.c --- */
+/* Translates what stands at that host address, `available` bytes up to the page's end; NULL: the
+ * first instruction has to be interpreted. May flush the cache. */
+struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t available, uint8_t mode);
+
+/* --- stub.c --- */
+void stub_emit_all(struct translator *t);
+/* Runs emitted code from b's body until it leaves; t->status says how. */
+void translator_run(struct translator *t, const struct tblock *b);
+
+/* The block at that host address: found, or translated. NULL: go on with the interpreter, or (*again)
+ * look the address up anew. May flush the cache. */
+struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint8_t mode, bool *again);
+/* The mode for the vCPU's state now. 64-bit mode only. */
+uint8_t translator_mode(const struct translator *t);
+/* Runs translated code from RIP, which is at that host address, until it leaves; *status as a handler
+ * returns. False: nothing was done, let the interpreter go on. */
+bool must_check translator_round(struct translator *t, const uint8_t *host, int *status);
+
+static inline uint32_t tblock_hash(uint64_t host, uint8_t mode)
+{
+    return (uint32_t)((host ^ (uint64_t)mode << 52) * 0x9E3779B97F4A7C15u >> (64 - TBLOCK_HASH_BITS));
+}
+
+static inline uint32_t tpage_hash(uint64_t host_page)
+{
+    return (uint32_t)((host_page >> PAGE_SHIFT) * 0x9E3779B97F4A7C15u >> (64 - TPAGE_HASH_BITS));
+}
+
+static inline const uint8_t *tblock_body(const struct translator *t, const struct tblock *b)
+{
+    return t->exec.exec + b->code + b->body;
+}
+
+/* --- the state of one translation, for translate.c and tr_*.c --- */
+
+enum { EXITS_MAX = TBLOCK_INSNS + 2 };
+
+/* A jump that leaves the block, to be completed after its last instruction. */
+struct texit {
+    uint8_t *patch;  /* displacement */
+    uint64_t target; /* offset from the page's beginning; outside of 0..0xFFF: another page */
+    uint16_t guest;  /* offset of the instruction that jumps */
+    uint8_t length;
+    bool falls;      /* goes on behind an instruction; nothing to interpret */
+};
+
+struct translation {
+    struct emit e;
+    struct translator *t;
+    struct tblock *b;
+    const struct insn *i; /* the instruction being translated: &insn, NULL before the first */
+    struct insn insn;
+    uint16_t at;          /* its offset in the page */
+    uint8_t mode, context;
+    bool vectors_known; /* loaded, as far as this block knows */
+    bool ended;         /* the block ends here, all exits are recorded */
+    uint32_t insn_site; /* first site of this instruction */
+    uint32_t exits;
+    struct texit exit[EXITS_MAX];
+    uint8_t *base; /* of the cache, written mapping */
+};
+
+/* Guest register -> host register, or EMIT_NO_REG for a displaced one. Host RCX, R10 and R11 are
+ * scratch, host RSP is Lodge's own stack: guest RCX lives in R14, guest RSP in R15. */
+extern const uint8_t tr_host_of[16];
+
+static inline bool tr_is_displaced(uint8_t guest)
+{
+    return tr_host_of[guest] == EMIT_NO_REG;
+}
+
+struct emit_mem tr_slot(uint8_t guest); /* of a displaced register */
+
+/* The host register that holds guest register g; a displaced one is loaded to `scratch` first. */
+uint8_t tr_use(struct translation *x, uint8_t g, uint8_t scratch);
+/* Where to put a result for g; tr_put stores it if g is displaced. */
+uint8_t tr_target(uint8_t g, uint8_t scratch);
+void tr_put(struct translation *x, uint8_t g, uint8_t host);
+
+/* Emits a call of a stub and notes the site. */
+struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind);
+/* The current instruction is interpreted. */
+void tr_interpret(struct translation *x);
+void tr_poll(struct translation *x);
+
+/*
+ * A memory operand of `size` bytes. Emits what finds it in the TLB and leaves the host operand in
+ * *m: [address + addend], in R11 or a pinned register, and R10; RCX is free afterwards. align: bytes
+ * that it must be aligned to for the fast way, else 1. False: not to be emitted, interpret.
+ */
+bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align, struct emit_mem *m);
+/* The same for [guest register + disp] with stack semantics: no segment. */
+void tr_memory_at(struct translation *x, uint8_t guest, int32_t disp, uint32_t size, bool write,
+                  struct emit_mem *m);
+/* LEA: the effective address into a host register (R11 is used on the way). False: interpret. */
+bool tr_effective(struct translation *x, uint8_t *reg);
+
+/* Translators of single instructions; false: interpret. */
+typedef bool tr_fn(struct translation *x);
+tr_fn *tr_find_integer(const struct insn *i);
+tr_fn *tr_find_flow(const struct insn *i);
+tr_fn *tr_find_vector(const struct insn *i, uint8_t mode);
+void tr_finish_exits(struct translation *x);
+void tr_fall_through(struct translation *x, uint32_t offset);
+/* RIP in R11: to the block there. Before the jump, adds `pop` to the guest's stack pointer. */
+void tr_jump_cache(struct translation *x, int32_t pop);
+
+#endif
