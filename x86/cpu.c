@@ -64,7 +64,7 @@ int x86_cpu_create(struct x86_cpu **out, struct vm *vm, uint32_t id, const struc
         return ERR_NO_MEMORY;
     vcpu_init(&cpu->vcpu, vm, id);
     cpu->level = level;
-    cpu->tlb_generation = 1;
+    cpu->tlb_generation[0] = cpu->tlb_generation[1] = 1;
     int err = lapic_create(cpu);
     if (err != OK)
         goto free_cpu;

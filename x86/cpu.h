@@ -148,7 +148,8 @@ _Static_assert(sizeof(struct x86_fpu) == 832, "XCR0 = 7");
 
 /*
  * Software TLB: direct-mapped, one table per access context. A tag is the page's linear address
- * with the generation in its low 12 bits; a flush of everything is a new generation. Entries exist
+ * with the generation of its half of the address space in its low 12 bits; a flush of everything in
+ * a half is a new generation. Entries exist
  * only for pages of RAM whose access needs nothing but a load or store: MMIO, ROM writes, pages with
  * a data breakpoint and clean pages (dirty bit to set) are not entered for that kind of access.
  */
@@ -179,7 +180,7 @@ struct x86_cpu {
     uint64_t rip;
     uint64_t rflags; /* bit 1 always set */
     struct x86_tlb_entry *tlb; /* the current context's table */
-    uint64_t tlb_generation;   /* 1..4095 */
+    uint64_t tlb_generation[2]; /* 1..4095, for the lower and the upper half of the address space */
     uint64_t code_page;        /* host address of the page that the running block is in, or ~0 */
     bool code_written;         /* a store went to code_page: end the block after this instruction */
 
@@ -231,9 +232,10 @@ struct x86_cpu {
     uint64_t tsc_offset; /* guest TSC = VM clock scaled + tsc_offset */
 
     struct x86_tlb_entry tlb_table[X86_TLB_CONTEXTS][X86_TLB_SIZE];
-    /* Told of each single page that is dropped from the TLB (x86_tlb_flush is seen by the
-     * generation): for who has translations derived from it. NULL: nobody. */
+    /* Told of each single page that is dropped from the TLB (flushes are seen by the
+     * generations): for who has translations derived from it. NULL: nobody. */
     void (*tlb_page_dropped)(struct x86_cpu *cpu, uint64_t linear);
+    bool tlb_local_upper; /* pages of the upper half that are not global were entered since its flush */
     /* Hull of the large pages entered since the last flush, lower and upper half of the address
      * space: INVLPG inside it flushes everything. Empty while first > last. */
     struct {

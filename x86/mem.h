@@ -131,7 +131,7 @@ static always_inline struct x86_tlb_entry *x86_tlb_slot(struct x86_cpu *cpu, uin
 
 static always_inline uint64_t x86_tlb_tag(const struct x86_cpu *cpu, uint64_t linear)
 {
-    return (linear & PAGE_MASK) | cpu->tlb_generation;
+    return (linear & PAGE_MASK) | cpu->tlb_generation[linear >> 63];
 }
 
 /* Page crossing, TLB miss, MMIO, ROM, alignment checks (#AC), data breakpoints: x86/mmu.c. A
@@ -272,6 +272,7 @@ void x86_lock_end(struct x86_cpu *cpu);
 
 /* Drops all translations, all but global ones (may drop those too), or one page's. Own thread. */
 void x86_tlb_flush(struct x86_cpu *cpu);
+void x86_tlb_flush_local(struct x86_cpu *cpu);
 void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear);
 /* No entry lets the page at that host address be written any more. Own thread, or at rest. */
 void x86_tlb_protect(struct x86_cpu *cpu, uint64_t host_page);

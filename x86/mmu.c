@@ -13,11 +13,12 @@
  * never entered: MMIO, nothing, stores to ROM, pages with a data breakpoint. So the fast path needs
  * to know about none of these.
  *
- * A new generation flushes all tables at once. When the 12 bits run out the tables are wiped.
- * Global pages and PCIDs are flushed more often than the architecture asks for (MOV to CR3 flushes
- * all), which is allowed and keeps the tag to one compare. INVLPG drops one page, unless the
- * address may lie in a large page: their 4-KiB pieces cannot be found singly, so there everything
- * goes.
+ * A new generation flushes all tables at once. When the 12 bits run out the tables are wiped. Each
+ * half of the address space has its own: kernels map the upper one globally, so MOV to CR3 leaves
+ * it alone, unless a page was entered there that is not global. Global pages of the lower half and
+ * other PCIDs are flushed more often than the architecture asks for, which is allowed. INVLPG drops
+ * one page, unless the address may lie in a large page: their 4-KiB pieces cannot be found singly,
+ * so there its half goes.
  *
  * Atomicity: what lies in one page of RAM is one host instruction for 1, 2, 4 and 8 bytes, aligned
  * or not. Across pages bytes move in two parts, after both pages have been checked.
@@ -115,23 +116,36 @@ static int walk_for_access(struct x86_cpu *cpu, struct mmu_walk *w, int access,
 
 /* --- the TLB --- */
 
+static void flush_half(struct x86_cpu *cpu, unsigned int half)
+{
+    if (++cpu->tlb_generation[half] > ~PAGE_MASK) {
+        memset(cpu->tlb_table, 0, sizeof(cpu->tlb_table));
+        cpu->tlb_generation[half] = 1;
+    }
+    cpu->tlb_large[half].first = UINT64_MAX;
+    cpu->tlb_large[half].last = 0;
+    if (half == 1)
+        cpu->tlb_local_upper = false;
+}
+
 void x86_tlb_flush(struct x86_cpu *cpu)
 {
-    if (++cpu->tlb_generation > ~PAGE_MASK) {
-        memset(cpu->tlb_table, 0, sizeof(cpu->tlb_table));
-        cpu->tlb_generation = 1;
-    }
-    for (int half = 0; half < 2; half++) {
-        cpu->tlb_large[half].first = UINT64_MAX;
-        cpu->tlb_large[half].last = 0;
-    }
+    flush_half(cpu, 0);
+    flush_half(cpu, 1);
+}
+
+void x86_tlb_flush_local(struct x86_cpu *cpu)
+{
+    flush_half(cpu, 0);
+    if (cpu->tlb_local_upper)
+        flush_half(cpu, 1);
 }
 
 void x86_tlb_flush_page(struct x86_cpu *cpu, uint64_t linear)
 {
     unsigned int half = (unsigned int)(linear >> 63);
     if (linear >= cpu->tlb_large[half].first && linear <= cpu->tlb_large[half].last) {
-        x86_tlb_flush(cpu);
+        flush_half(cpu, half);
         return;
     }
     if (cpu->tlb_page_dropped)
@@ -187,6 +201,11 @@ static unsigned int watched_rights(const struct x86_cpu *cpu, uint64_t linear)
     return watched;
 }
 
+static bool is_global(const struct x86_cpu *cpu, const struct mmu_walk *w)
+{
+    return w->depth > 0 && w->entry[w->depth - 1].value & X86_PTE_G && cpu->cr4 & X86_CR4_PGE;
+}
+
 static bool is_dirty(const struct mmu_walk *w)
 {
     return w->depth == 0 || w->entry[w->depth - 1].value & X86_PTE_D;
@@ -211,7 +230,7 @@ static void enter(struct x86_cpu *cpu, const struct mmu_walk *w, unsigned int co
                   unsigned int rights, const struct mmu_page *page)
 {
     uint64_t linear = w->linear & PAGE_MASK;
-    uint64_t tag = linear | cpu->tlb_generation;
+    uint64_t tag = x86_tlb_tag(cpu, linear);
     struct x86_tlb_entry *e = &cpu->tlb_table[context][(linear >> PAGE_SHIFT) & (X86_TLB_SIZE - 1)];
     if (!is_dirty(w) || !page->writable || page->code)
         rights &= ~(unsigned int)RIGHT_WRITE;
@@ -223,6 +242,8 @@ static void enter(struct x86_cpu *cpu, const struct mmu_walk *w, unsigned int co
     e->exec_tag = rights & RIGHT_EXEC ? tag : X86_TLB_TAG_NONE;
     if (w->large)
         note_large(cpu, linear);
+    if (linear >> 63 && !is_global(cpu, w))
+        cpu->tlb_local_upper = true;
 }
 
 static int find_page_slow(struct x86_cpu *cpu, uint64_t linear, int access, struct mmu_page *page)

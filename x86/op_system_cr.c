@@ -97,7 +97,7 @@ int x86_write_cr3(struct x86_cpu *cpu, uint64_t value)
             return status;
     }
     cpu->cr3 = value;
-    x86_tlb_flush(cpu);
+    x86_tlb_flush_local(cpu);
     return X86_OK;
 }
 

@@ -61,8 +61,10 @@ int op_invpcid(struct x86_cpu *cpu, const struct insn *i)
         bad = true;
     if (bad)
         return x86_fault(cpu, X86_GP, 0);
-    if (type != INVPCID_ADDRESS)
+    if (type == INVPCID_ALL)
         x86_tlb_flush(cpu);
+    else if (type != INVPCID_ADDRESS)
+        x86_tlb_flush_local(cpu);
     else if (pcid == (cpu->cr4 & X86_CR4_PCIDE ? cpu->cr3 & X86_CR3_PCID : 0))
         x86_tlb_flush_page(cpu, address);
     return X86_JUMP;

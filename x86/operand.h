@@ -112,7 +112,7 @@ static always_inline bool operand_is_fast(const struct insn *i, enum operand_kin
  * page has another page number at its end, so it misses. */
 static always_inline uint64_t operand_tag(const struct x86_cpu *cpu, uint64_t linear, uint8_t size)
 {
-    return ((linear + size - 1) & PAGE_MASK) | cpu->tlb_generation;
+    return ((linear + size - 1) & PAGE_MASK) | cpu->tlb_generation[linear >> 63];
 }
 
 /* --- loads and stores through host pointers --- */

@@ -43,8 +43,10 @@ static const struct table tables[] = {
     TABLE(sites, TSITES),
     TABLE(granule, (CODE_SIZE >> SITE_GRANULE_SHIFT) + 2),
     TABLE(uops, TUOPS),
-    TABLE(tlb_journal, TLB_JOURNAL),
-    TABLE(jump_journal, JUMP_JOURNAL),
+    TABLE(tlb_journal[0].entry, JOURNAL),
+    TABLE(tlb_journal[1].entry, JOURNAL),
+    TABLE(jump_journal[0].entry, JOURNAL),
+    TABLE(jump_journal[1].entry, JOURNAL),
 };
 
 static void **table_pointer(struct translator *t, const struct table *table)
@@ -197,7 +199,7 @@ void translator_flush_code(struct translator *t)
     t->used = t->first_code;
     t->block_count = t->site_count = t->granules = t->uop_count = 0;
     empty_hashes(t);
-    translator_flush_tlb(t); /* for the jump cache */
+    translator_forget_jumps(t);
     t->epoch++;
     t->stats.flushes++;
 }
@@ -259,27 +261,51 @@ void translator_invalidate(struct translator *t, uint64_t host_page)
 
 /* --- TLB and jump cache --- */
 
-static void empty_jumps(struct translator *t)
+static uint32_t half_of(uint64_t linear)
 {
-    for (uint32_t n = 0; n < t->jump_entries; n++) {
-        uint32_t index = t->jump_journal[n] & (FRAME_INDEXES - 1);
-        t->frame->jump[t->jump_journal[n] >> FRAME_INDEX_BITS][index].minus_rip =
-            frame_jump_none(index);
-    }
-    t->jump_entries = 0;
+    return (uint32_t)(linear >> 63);
 }
 
-void translator_flush_tlb(struct translator *t)
+/* False: there is no room, empty it first. */
+static bool journal_note(struct journal *j, unsigned int context, uint32_t index)
 {
-    for (uint32_t n = 0; n < t->tlb_entries; n++) {
-        uint32_t index = t->tlb_journal[n] & (FRAME_INDEXES - 1);
-        struct frame_tlb *tlb = &t->frame->tlb[t->tlb_journal[n] >> FRAME_INDEX_BITS];
+    if (j->count == JOURNAL)
+        return false;
+    j->entry[j->count++] = context << FRAME_INDEX_BITS | index;
+    return true;
+}
+
+static void empty_jumps(struct translator *t, uint32_t half)
+{
+    struct journal *j = &t->jump_journal[half];
+    for (uint32_t n = 0; n < j->count; n++) {
+        uint32_t index = j->entry[n] & (FRAME_INDEXES - 1);
+        t->frame->jump[j->entry[n] >> FRAME_INDEX_BITS][index].minus_rip = frame_jump_none(index);
+    }
+    j->count = 0;
+}
+
+static void empty_tlb(struct translator *t, uint32_t half)
+{
+    struct journal *j = &t->tlb_journal[half];
+    for (uint32_t n = 0; n < j->count; n++) {
+        uint32_t index = j->entry[n] & (FRAME_INDEXES - 1);
+        struct frame_tlb *tlb = &t->frame->tlb[j->entry[n] >> FRAME_INDEX_BITS];
         tlb->read[index] = tlb->write[index] = frame_tlb_none(index);
     }
-    t->tlb_entries = 0;
-    empty_jumps(t);
-    t->generation = t->cpu->tlb_generation;
-    t->stats.tlb_flushes++;
+    j->count = 0;
+}
+
+void translator_follow_tlb(struct translator *t)
+{
+    for (uint32_t half = 0; half < 2; half++) {
+        if (t->generation[half] == t->cpu->tlb_generation[half])
+            continue;
+        empty_tlb(t, half);
+        empty_jumps(t, half);
+        t->generation[half] = t->cpu->tlb_generation[half];
+        t->stats.tlb_flushes++;
+    }
 }
 
 static uint32_t tlb_index(uint64_t linear)
@@ -291,6 +317,7 @@ void translator_flush_page(struct translator *t, uint64_t linear)
 {
     uint64_t minus = -(linear & PAGE_MASK);
     uint32_t index = tlb_index(linear);
+    const struct journal *j = &t->jump_journal[half_of(linear)];
     t->stats.page_flushes++;
     for (unsigned int c = 0; c < FRAME_CONTEXTS; c++) {
         struct frame_tlb *tlb = &t->frame->tlb[c];
@@ -299,37 +326,41 @@ void translator_flush_page(struct translator *t, uint64_t linear)
         if (tlb->write[index] == minus)
             tlb->write[index] = frame_tlb_none(index);
     }
-    for (uint32_t n = 0; n < t->jump_entries; n++) {
-        uint32_t at = t->jump_journal[n] & (FRAME_INDEXES - 1);
-        struct frame_jump *j = &t->frame->jump[t->jump_journal[n] >> FRAME_INDEX_BITS][at];
-        if ((-j->minus_rip & PAGE_MASK) == (linear & PAGE_MASK))
-            j->minus_rip = frame_jump_none(at);
+    for (uint32_t n = 0; n < j->count; n++) {
+        uint32_t at = j->entry[n] & (FRAME_INDEXES - 1);
+        struct frame_jump *e = &t->frame->jump[j->entry[n] >> FRAME_INDEX_BITS][at];
+        if ((-e->minus_rip & PAGE_MASK) == (linear & PAGE_MASK))
+            e->minus_rip = frame_jump_none(at);
     }
 }
 
 void translator_protect(struct translator *t, uint64_t host_page)
 {
-    for (uint32_t n = 0; n < t->tlb_entries; n++) {
-        uint32_t index = t->tlb_journal[n] & (FRAME_INDEXES - 1);
-        struct frame_tlb *tlb = &t->frame->tlb[t->tlb_journal[n] >> FRAME_INDEX_BITS];
-        if (tlb->write[index] != frame_tlb_none(index) &&
-            tlb->addend[index] - tlb->write[index] == host_page)
-            tlb->write[index] = frame_tlb_none(index);
+    for (uint32_t half = 0; half < 2; half++) {
+        const struct journal *j = &t->tlb_journal[half];
+        for (uint32_t n = 0; n < j->count; n++) {
+            uint32_t index = j->entry[n] & (FRAME_INDEXES - 1);
+            struct frame_tlb *tlb = &t->frame->tlb[j->entry[n] >> FRAME_INDEX_BITS];
+            if (tlb->write[index] != frame_tlb_none(index) &&
+                tlb->addend[index] - tlb->write[index] == host_page)
+                tlb->write[index] = frame_tlb_none(index);
+        }
     }
 }
 
+/* An entry may be in the journals of both halves, if it has been of both: emptied twice, then. */
 void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool write)
 {
-    uint32_t index = tlb_index(linear);
+    uint32_t index = tlb_index(linear), half = half_of(linear);
     struct frame_tlb *tlb = &t->frame->tlb[t->cpu->tlb_context];
     uint64_t none = frame_tlb_none(index), minus = -(linear & PAGE_MASK);
-    if (tlb->read[index] == none && tlb->write[index] == none) {
-        if (t->tlb_entries == TLB_JOURNAL)
-            translator_flush_tlb(t);
-        t->tlb_journal[t->tlb_entries++] = (uint32_t)t->cpu->tlb_context << FRAME_INDEX_BITS | index;
-    }
-    if (tlb->write[index] != minus)
+    if (tlb->read[index] != minus) {
+        if (!journal_note(&t->tlb_journal[half], t->cpu->tlb_context, index)) {
+            empty_tlb(t, half);
+            (void)journal_note(&t->tlb_journal[half], t->cpu->tlb_context, index);
+        }
         tlb->write[index] = none; /* of another page, which the new addend is not for */
+    }
     tlb->addend[index] = host - linear;
     tlb->read[index] = minus;
     if (write)
@@ -339,12 +370,11 @@ void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool 
 
 void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code)
 {
-    uint32_t index = rip & (FRAME_INDEXES - 1);
+    uint32_t index = rip & (FRAME_INDEXES - 1), half = half_of(rip);
     struct frame_jump *j = &t->frame->jump[t->cpu->tlb_context][index];
-    if (j->minus_rip == frame_jump_none(index)) {
-        if (t->jump_entries == JUMP_JOURNAL)
-            empty_jumps(t);
-        t->jump_journal[t->jump_entries++] = (uint32_t)t->cpu->tlb_context << FRAME_INDEX_BITS | index;
+    if (j->minus_rip != -rip && !journal_note(&t->jump_journal[half], t->cpu->tlb_context, index)) {
+        empty_jumps(t, half);
+        (void)journal_note(&t->jump_journal[half], t->cpu->tlb_context, index);
     }
     j->minus_rip = -rip;
     j->code = code;
@@ -352,5 +382,6 @@ void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *co
 
 void translator_forget_jumps(struct translator *t)
 {
-    empty_jumps(t);
+    empty_jumps(t, 0);
+    empty_jumps(t, 1);
 }

@@ -52,8 +52,7 @@ bool translator_round(struct translator *t, const uint8_t *host, int *status)
         *status = X86_OK;
         return again;
     }
-    if (cpu->tlb_generation != t->generation)
-        translator_flush_tlb(t);
+    translator_follow_tlb(t);
     translator_enter_jump(t, cpu->rip, t->exec.exec + b->code);
     translator_run(t, b);
     *status = t->status;

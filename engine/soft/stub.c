@@ -213,7 +213,7 @@ static const uint8_t *after(struct translator *t, const struct tsite *s, const u
 {
     struct x86_cpu *cpu = t->cpu;
     t->status = status;
-    if (status != X86_OK || ends || t->epoch != epoch || cpu->tlb_generation != t->generation ||
+    if (status != X86_OK || ends || t->epoch != epoch || !translator_is_current(t) ||
         cpu->shadow || cpu->debug_pending)
         return NULL;
     return resume_at(t, ret + s->next);
@@ -267,7 +267,7 @@ static const uint8_t *land_miss(struct translator *t, const struct tsite *s, con
     if (tag != -(linear & PAGE_MASK) && is_canonical(linear) &&
         x86_mem_host(cpu, linear, 1, s->write ? X86_WRITE : X86_READ, &host) == X86_OK && host) {
         translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->write);
-        if (t->epoch == epoch && cpu->tlb_generation == t->generation)
+        if (t->epoch == epoch && translator_is_current(t))
             return resume_at(t, ret - s->retry);
         return leave_at(t, t->frame->page + s->guest, X86_OK);
     }

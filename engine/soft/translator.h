@@ -25,8 +25,7 @@ enum {
     TBLOCK_BYTES = 256, /* of guest code */
     TBLOCK_SITES = 4 * TBLOCK_INSNS,
     SITE_GRANULE_SHIFT = 7,
-    TLB_JOURNAL = 16384,
-    JUMP_JOURNAL = 16384,
+    JOURNAL = 16384,
     PAGE_THRASH = 32, /* a page whose blocks were invalidated this often is interpreted */
     THRASH_BITS = 10,
 };
@@ -66,6 +65,12 @@ struct translator_stats {
     uint64_t calls_by_op[INSN_OP_COUNT];
 };
 
+/* What is in a table: context << 16 | index of each entry. */
+struct journal {
+    uint32_t *entry;
+    uint32_t count;
+};
+
 /* How often blocks of a page were invalidated. */
 struct thrash_slot {
     uint64_t page;
@@ -91,11 +96,9 @@ struct translator {
     struct uop *uops;
     uint32_t uop_count;
 
-    uint32_t *tlb_journal; /* context << 16 | index of what is in the TLB */
-    uint32_t tlb_entries;
-    uint32_t *jump_journal;
-    uint32_t jump_entries;
-    uint64_t generation;   /* cpu->tlb_generation that TLB and jump cache are of */
+    struct journal tlb_journal[2]; /* of the lower and the upper half of the address space */
+    struct journal jump_journal[2];
+    uint64_t generation[2];        /* cpu->tlb_generation that TLB and jump cache are of */
     uint8_t vector_mode;   /* MODE_SSE, MODE_AVX that the jump cache is of */
 
     uint64_t epoch;   /* grows when blocks go: who called C must not return into one */
@@ -128,7 +131,8 @@ bool translator_is_thrashing(const struct translator *t, uint64_t host_page);
 struct tblock *tblock_at(const struct translator *t, uint32_t offset);
 const struct tsite *tsite_at(const struct translator *t, uint32_t ret);
 
-void translator_flush_tlb(struct translator *t);
+/* Empties what is older than the vCPU's TLB. Emitted code must not run before. */
+void translator_follow_tlb(struct translator *t);
 void translator_flush_page(struct translator *t, uint64_t linear);
 /* Takes write permission from what maps this host page. */
 void translator_protect(struct translator *t, uint64_t host_page);
@@ -162,6 +166,12 @@ uint8_t translator_mode(const struct translator *t);
 /* Runs translated code from RIP, which is at that host address, until it leaves; *status as a handler
  * returns. False: nothing was done, let the interpreter go on. */
 bool must_check translator_round(struct translator *t, const uint8_t *host, int *status);
+
+static inline bool translator_is_current(const struct translator *t)
+{
+    return t->cpu->tlb_generation[0] == t->generation[0] &&
+           t->cpu->tlb_generation[1] == t->generation[1];
+}
 
 static inline uint32_t tblock_hash(uint64_t host, uint8_t mode)
 {

@@ -660,9 +660,9 @@ static void test_flush(void)
     *cpu_env_pte(&e, PAGE) = (TARGET + 4096) | LEAF;
     CHECK_EQ(x86_read32(e.cpu, PAGE, &v), X86_OK);
     CHECK_EQ(v, 1); /* still the old one: there is a TLB */
-    uint64_t generation = e.cpu->tlb_generation;
+    uint64_t generation = e.cpu->tlb_generation[0];
     x86_tlb_flush_page(e.cpu, PAGE);
-    CHECK_EQ(e.cpu->tlb_generation, generation);
+    CHECK_EQ(e.cpu->tlb_generation[0], generation);
     CHECK_EQ(x86_read32(e.cpu, PAGE, &v), X86_OK);
     CHECK_EQ(v, 2);
 
@@ -679,7 +679,7 @@ static void test_flush(void)
     for (uint32_t i = 0; i < 9000; i++) {
         *cpu_env_pte(&e, PAGE) = (TARGET + (i & 1) * 4096) | LEAF;
         x86_tlb_flush(e.cpu);
-        CHECK(e.cpu->tlb_generation >= 1 && e.cpu->tlb_generation < 4096);
+        CHECK(e.cpu->tlb_generation[0] >= 1 && e.cpu->tlb_generation[0] < 4096);
         CHECK_EQ(x86_read32(e.cpu, PAGE, &v), X86_OK);
         CHECK_EQ(v, 1 + (i & 1));
     }
