@@ -101,6 +101,9 @@ static void init_frame(struct translator *t)
     f->vectors_dead = 1;
     f->host_mxcsr = X86_MXCSR_RESET;
     f->mask_page = ~(uint64_t)0xFFF;
+    f->mask_status = X86_FLAGS_STATUS;
+    f->mask_system = ~X86_FLAGS_STATUS & ~(X86_FLAG_RF | X86_FLAG_VM);
+    f->mask_not_if = ~X86_FLAG_IF;
     for (unsigned int n = 0; n < FRAME_MASKS; n++)
         f->mask_aligned[n] = f->mask_page | (BIT(n) - 1);
     const uint32_t special[] = {0, FRAME_INDEXES - 1};

@@ -58,7 +58,7 @@ struct frame {
     /* --- spilled to --- */
     uint64_t displaced[FRAME_DISPLACED];
     uint64_t page;    /* linear address of the page of the running block */
-    uint64_t address; /* R11 when a stub was called: the linear address of a memory operand */
+    uint64_t address; /* R11 at stubs: the linear address of a memory operand, or RIP */
     uint64_t kept;    /* across a second address check in one instruction */
     uint64_t instructions; /* executed, if they are counted */
     uint8_t spill_end[PAGE_SIZE - 8 * (FRAME_DISPLACED + 4)];
@@ -71,11 +71,13 @@ struct frame {
     uint64_t segment_base[2];         /* FS, GS */
     uint64_t mask_page;               /* bits that must be 0 in offset + size - 1 */
     uint64_t mask_aligned[FRAME_MASKS]; /* the same for an operand aligned to 1 << n bytes */
+    uint64_t mask_status;               /* RFLAGS: status flags, the others, all but IF */
+    uint64_t mask_system, mask_not_if;
     struct x86_cpu *cpu;
     void *translator;
     const uint8_t *resume; /* where emitted code goes on */
     const uint8_t *stub[STUB_COUNT];
-    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 24 - 8 * STUB_COUNT];
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 48 - 8 * STUB_COUNT];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
     struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];

@@ -31,9 +31,6 @@
 
 enum { SOFT_PAGES = (sizeof(struct soft_vcpu) + PAGE_SIZE - 1) / PAGE_SIZE };
 
-/* DR7.L0 .. G3 */
-#define DR7_ENABLES 0xFFu
-
 static int soft_probe(const struct x86_level *level, bool closely, char *why, size_t size)
 {
     (void)closely;
@@ -244,7 +241,7 @@ static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
     uint8_t shadow = cpu->shadow;
     bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
     bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
-    bool armed = trap || (cpu->dr7 & DR7_ENABLES) != 0;
+    bool armed = trap || (cpu->dr7 & SOFT_DR7_ENABLES) != 0;
     int status = X86_OK;
     if (armed && shadow != X86_SHADOW_MOV_SS)
         status = x86_debug_before(cpu);
@@ -320,20 +317,6 @@ static noinline_cold int attend(struct x86_cpu *cpu, struct soft_vcpu *s, struct
     return X86_EXIT;
 }
 
-/*
- * Is there anything to see to before the next block? An interrupt that is pending while IF is clear
- * is not: whatever sets IF ends its block, so it is found then, and a long stretch with interrupts
- * off runs at full speed. RFLAGS.IF (bit 9) is moved to where VCPU_REQ_INTR is.
- */
-static always_inline bool needs_attention(const struct x86_cpu *cpu)
-{
-    _Static_assert(X86_FLAG_IF >> 8 == VCPU_REQ_INTR, "IF is shifted onto the request");
-    uint64_t wanted = ~(uint64_t)VCPU_REQ_INTR | (cpu->rflags >> 8 & VCPU_REQ_INTR);
-    return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & DR7_ENABLES) |
-            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending) !=
-           0;
-}
-
 /* Delivers what another engine had begun to deliver. A shutdown is found by who called. */
 static noinline_cold void land(struct x86_cpu *cpu)
 {
@@ -370,11 +353,11 @@ static always_inline int run_interpreted(struct x86_cpu *cpu, struct soft_vcpu *
     return likely(b != NULL) ? run_block(cpu, b, BLOCK_INSNS) : run_uncached(cpu, s, status);
 }
 
-/* Translated code, where there can be some. Alignment checks are the interpreter's. */
+/* Translated code, where there can be some. */
 static int run_translated(struct x86_cpu *cpu, struct soft_vcpu *s)
 {
     int status;
-    if (cpu->mode != INSN_MODE_64 || cpu->tlb == cpu->tlb_table[X86_TLB_NONE])
+    if (!translator_can_run(cpu))
         return run_interpreted(cpu, s);
     const uint8_t *host = code_at_rip(cpu, &status);
     if (!host)
@@ -402,7 +385,7 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
     for (;;) {
         int status;
         rearm_poll(s);
-        if (unlikely(needs_attention(cpu))) {
+        if (unlikely(soft_needs_attention(cpu))) {
             if (vcpu_requests(&cpu->vcpu) != 0 || cpu->nmi_pending) {
                 if (attend(cpu, s, e) == X86_EXIT)
                     return OK;

@@ -19,6 +19,23 @@ struct soft_vcpu {
     uint64_t events;
 };
 
+/* DR7.L0 .. G3 */
+#define SOFT_DR7_ENABLES 0xFFu
+
+/*
+ * Is there anything to see to before the next block? An interrupt that is pending while IF is clear
+ * is not: whatever sets IF ends its block, so it is found then, and a long stretch with interrupts
+ * off runs at full speed. RFLAGS.IF (bit 9) is moved to where VCPU_REQ_INTR is.
+ */
+static always_inline bool soft_needs_attention(const struct x86_cpu *cpu)
+{
+    _Static_assert(X86_FLAG_IF >> 8 == VCPU_REQ_INTR, "IF is shifted onto the request");
+    uint64_t wanted = ~(uint64_t)VCPU_REQ_INTR | (cpu->rflags >> 8 & VCPU_REQ_INTR);
+    return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & SOFT_DR7_ENABLES) |
+            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending) !=
+           0;
+}
+
 static inline struct translator *soft_translator(const struct x86_cpu *cpu)
 {
     const struct soft_vcpu *s = cpu->engine;

@@ -19,6 +19,7 @@
  */
 #include "core/assert.h"
 #include "core/mem.h"
+#include "engine/soft/soft.h"
 #include "engine/soft/translator.h"
 #include "x86/mem.h"
 #include "x86/native.h"
@@ -97,6 +98,7 @@ static void put_load_state(struct translator *t, struct emit *e)
     PUT(e, "\x80\xC2\x7F\x88\xC4\x9E");         /* add dl, 7Fh; mov ah, al; sahf */
     emit_load(e, RDX, gpr_of(RDX));
     emit_load(e, RAX, gpr_of(RAX));
+    emit_load(e, R11, emit_frame(offsetof(struct frame, address)));
     emit_jmp_mem(e, emit_frame(offsetof(struct frame, resume)));
 }
 
@@ -207,13 +209,30 @@ static const uint8_t *leave_at(struct translator *t, uint64_t rip, int status)
     return NULL;
 }
 
+/* To where RIP is now, if emitted code has been there: what the run loop would do, but quicker. */
+static const uint8_t *jump_on(struct translator *t)
+{
+    const struct x86_cpu *cpu = t->cpu;
+    if (!translator_can_run(cpu) || soft_needs_attention(cpu) || !translator_is_current(t) ||
+        (translator_mode(t) & (MODE_SSE | MODE_AVX)) != t->vector_mode)
+        return NULL;
+    const struct frame_jump *j = &t->frame->jump[cpu->tlb_context][cpu->rip & (FRAME_INDEXES - 1)];
+    if (j->minus_rip != -cpu->rip)
+        return NULL;
+    t->frame->page = cpu->rip & PAGE_MASK;
+    t->frame->address = cpu->rip; /* R11 */
+    return resume_at(t, j->code);
+}
+
 /* After one instruction was interpreted. `ends`: emitted code does not go on behind it. */
 static const uint8_t *after(struct translator *t, const struct tsite *s, const uint8_t *ret,
                             int status, bool ends, uint64_t epoch)
 {
     struct x86_cpu *cpu = t->cpu;
     t->status = status;
-    if (status != X86_OK || ends || t->epoch != epoch || !translator_is_current(t) ||
+    if (status == X86_JUMP || (status == X86_OK && ends))
+        return jump_on(t);
+    if (status != X86_OK || t->epoch != epoch || !translator_is_current(t) ||
         cpu->shadow || cpu->debug_pending)
         return NULL;
     return resume_at(t, ret + s->next);
@@ -269,6 +288,7 @@ static const uint8_t *land_miss(struct translator *t, const struct tsite *s, con
         translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->write);
         if (t->epoch == epoch && translator_is_current(t))
             return resume_at(t, ret - s->retry);
+        cpu->shadow |= s->shadow ? X86_SHADOW_STI : 0;
         return leave_at(t, t->frame->page + s->guest, X86_OK);
     }
     t->stats.tlb_slow++;

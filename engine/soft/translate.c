@@ -57,6 +57,7 @@ struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
         .length = x->i ? x->i->length : 0,
         .kind = (uint8_t)kind,
         .reg = EMIT_NO_REG,
+        .shadow = x->shadow,
     };
     return &t->sites[n];
 }
@@ -91,6 +92,8 @@ static tr_fn *find_translator(const struct translation *x)
     tr_fn *fn = tr_find_integer(i);
     if (!fn)
         fn = tr_find_flow(i);
+    if (!fn)
+        fn = tr_find_system(x);
     return fn ? fn : tr_find_vector(i, x->mode);
 }
 
@@ -100,6 +103,7 @@ static void translate_insn(struct translation *x)
     const struct translation before = {
         .e = x->e, .vectors_known = x->vectors_known, .exits = x->exits};
     uint32_t first = t->site_count;
+    bool in_shadow = x->shadow;
     tr_fn *fn = find_translator(x);
     if (!fn || !fn(x)) {
         x->e = before.e;
@@ -108,6 +112,10 @@ static void translate_insn(struct translation *x)
         x->ended = false;
         t->site_count = first;
         tr_interpret(x);
+    }
+    if (in_shadow) {
+        x->shadow = false;
+        tr_end_shadow(x);
     }
     for (uint32_t n = first; n < t->site_count; n++)
         t->sites[n].next = (uint16_t)(x->e.p - x->base - t->sites[n].ret);
@@ -148,6 +156,8 @@ static uint8_t *count_instructions(struct translation *x)
 static void translate_run(struct translation *x, const uint8_t *code, uint32_t available)
 {
     uint32_t at = 0;
+    x->code = code;
+    x->code_size = available;
     while (!x->ended && x->b->insns < TBLOCK_INSNS && at < available) {
         if (insn_decode(&x->insn, code + at, available - at, INSN_MODE_64) != INSN_DECODE_OK)
             break;

@@ -57,6 +57,7 @@ struct tsite {
     uint8_t kind;   /* enum frame_stub */
     uint8_t reg;    /* STUB_MISS: guest register that holds the address, or EMIT_NO_REG: R11 */
     bool write;
+    bool shadow; /* the instruction follows STI: no interrupt before it */
 };
 
 struct translator_stats {
@@ -167,6 +168,14 @@ uint8_t translator_mode(const struct translator *t);
  * returns. False: nothing was done, let the interpreter go on. */
 bool must_check translator_round(struct translator *t, const uint8_t *host, int *status);
 
+/* Is there translated code for the vCPU's state? The rest is interpreted: 16- and 32-bit code, rings 1
+ * and 2, alignment checks. */
+static inline bool translator_can_run(const struct x86_cpu *cpu)
+{
+    return cpu->mode == INSN_MODE_64 && (cpu->cpl == 0 || cpu->cpl == 3) &&
+           cpu->tlb != cpu->tlb_table[X86_TLB_NONE];
+}
+
 static inline bool translator_is_current(const struct translator *t)
 {
     return t->cpu->tlb_generation[0] == t->generation[0] &&
@@ -211,6 +220,9 @@ struct translation {
     uint8_t mode, context;
     bool vectors_known; /* loaded, as far as this block knows */
     bool ended;         /* the block ends here, all exits are recorded */
+    bool shadow;        /* the instruction before was STI */
+    const uint8_t *code; /* the block's guest code, a copy, and how much there is of it */
+    uint32_t code_size;
     uint32_t insn_site; /* first site of this instruction */
     uint32_t exits;
     struct texit exit[EXITS_MAX];
@@ -238,7 +250,8 @@ void tr_put(struct translation *x, uint8_t g, uint8_t host);
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind);
 /* The current instruction is interpreted. */
 void tr_interpret(struct translation *x);
-void tr_poll(struct translation *x);
+/* Behind the instruction after STI: leaves if there are requests. */
+void tr_end_shadow(struct translation *x);
 
 /*
  * A memory operand of `size` bytes. Emits what finds it in the TLB and leaves the host operand in
@@ -256,6 +269,7 @@ bool tr_effective(struct translation *x, uint8_t *reg);
 typedef bool tr_fn(struct translation *x);
 tr_fn *tr_find_integer(const struct insn *i);
 tr_fn *tr_find_flow(const struct insn *i);
+tr_fn *tr_find_system(const struct translation *x);
 tr_fn *tr_find_vector(const struct insn *i, uint8_t mode);
 void tr_finish_exits(struct translation *x);
 void tr_fall_through(struct translation *x, uint32_t offset);
