@@ -409,11 +409,14 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
 static size_t soft_vcpu_stats(const struct x86_cpu *cpu, char *buf, size_t size)
 {
     const struct soft_vcpu *s = cpu->engine;
-    return fmt(buf, size,
-               "vCPU %u: %lu instructions, %lu blocks run, %lu decoded (%lu stale, %lu flushes), "
-               "%lu run alone, %lu uncached, %lu faults, %lu events, %lu TLB misses\n",
-               cpu->vcpu.id, cpu->instructions, s->blocks, s->cache.decoded, s->cache.stale,
-               s->cache.flushed, s->stepped, s->uncached, s->faults, s->events, cpu->tlb_misses);
+    size_t n = fmt(buf, size,
+                   "vCPU %u: interpreter: %lu instructions, %lu blocks run, %lu decoded (%lu stale, "
+                   "%lu flushes), %lu run alone, %lu uncached, %lu faults, %lu events, %lu TLB misses\n",
+                   cpu->vcpu.id, cpu->instructions, s->blocks, s->cache.decoded, s->cache.stale,
+                   s->cache.flushed, s->stepped, s->uncached, s->faults, s->events, cpu->tlb_misses);
+    if (s->translator && n < size)
+        n += translator_print(s->translator, buf + n, size - n);
+    return n;
 }
 
 const struct engine engine_soft = {

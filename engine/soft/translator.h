@@ -168,6 +168,10 @@ uint8_t translator_mode(const struct translator *t);
  * returns. False: nothing was done, let the interpreter go on. */
 bool must_check translator_round(struct translator *t, const uint8_t *host, int *status);
 
+/* --- translator_stats.c --- */
+/* Counters as text lines; returns the length, as fmt does. */
+size_t translator_print(const struct translator *t, char *buf, size_t size);
+
 /* Is there translated code for the vCPU's state? The rest is interpreted: 16- and 32-bit code, rings 1
  * and 2, alignment checks. */
 static inline bool translator_can_run(const struct x86_cpu *cpu)
