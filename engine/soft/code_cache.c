@@ -104,6 +104,11 @@ static void init_frame(struct translator *t)
     f->mask_status = X86_FLAGS_STATUS;
     f->mask_system = ~X86_FLAGS_STATUS & ~(X86_FLAG_RF | X86_FLAG_VM);
     f->mask_not_if = ~X86_FLAG_IF;
+    f->mask_not_df = ~X86_FLAG_DF;
+    f->mask_sign[0] = BIT(31);
+    f->mask_sign[1] = BIT(63);
+    f->mask_bit[0] = 31;
+    f->mask_bit[1] = 63;
     for (unsigned int n = 0; n < FRAME_MASKS; n++)
         f->mask_aligned[n] = f->mask_page | (BIT(n) - 1);
     const uint32_t special[] = {0, FRAME_INDEXES - 1};
@@ -218,14 +223,17 @@ static struct thrash_slot *thrash_slot(const struct translator *t, uint64_t host
 bool translator_is_thrashing(const struct translator *t, uint64_t host_page)
 {
     const struct thrash_slot *s = thrash_slot(t, host_page);
-    return s->page == host_page && s->count >= PAGE_THRASH;
+    return s->page == host_page && s->count >= PAGE_THRASH &&
+           seam_time_ns() - s->last_ns < PAGE_REST_NS;
 }
 
 static void note_thrash(struct translator *t, uint64_t host_page)
 {
     struct thrash_slot *s = thrash_slot(t, host_page);
-    if (s->page != host_page)
+    uint64_t now = seam_time_ns();
+    if (s->page != host_page || now - s->last_ns >= PAGE_REST_NS)
         *s = (struct thrash_slot){.page = host_page};
+    s->last_ns = now;
     s->count++;
 }
 
@@ -373,7 +381,7 @@ void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool 
 
 void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code)
 {
-    uint32_t index = rip & (FRAME_INDEXES - 1), half = half_of(rip);
+    uint32_t index = frame_jump_index(rip), half = half_of(rip);
     struct frame_jump *j = &t->frame->jump[t->cpu->tlb_context][index];
     if (j->minus_rip != -rip && !journal_note(&t->jump_journal[half], t->cpu->tlb_context, index)) {
         empty_jumps(t, half);

@@ -11,7 +11,8 @@
  * bit 11. Three arrays rather than one of structures: an index register can be scaled by 8 at most,
  * and neighbouring pages share cache lines.
  *
- * Jump cache. By the low 16 bits of RIP: minus RIP, and the code to go to.
+ * Jump cache. By 16 bits of RIP plus RIP / 4096 (functions begin at multiples of 16): minus RIP, and
+ * the code to go to.
  */
 #ifndef LODGE_ENGINE_SOFT_FRAME_H
 #define LODGE_ENGINE_SOFT_FRAME_H
@@ -72,12 +73,13 @@ struct frame {
     uint64_t mask_page;               /* bits that must be 0 in offset + size - 1 */
     uint64_t mask_aligned[FRAME_MASKS]; /* the same for an operand aligned to 1 << n bytes */
     uint64_t mask_status;               /* RFLAGS: status flags, the others, all but IF */
-    uint64_t mask_system, mask_not_if;
+    uint64_t mask_system, mask_not_if, mask_not_df;
+    uint64_t mask_sign[2], mask_bit[2]; /* of 32 and 64 bits: the sign; the offset of a bit */
     struct x86_cpu *cpu;
     void *translator;
     const uint8_t *resume; /* where emitted code goes on */
     const uint8_t *stub[STUB_COUNT];
-    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 48 - 8 * STUB_COUNT];
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 88 - 8 * STUB_COUNT];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
     struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];
@@ -91,6 +93,11 @@ _Static_assert(offsetof(struct frame, tlb) == 2 * PAGE_SIZE, "pages by purpose")
 static inline uint64_t frame_tlb_none(uint32_t index)
 {
     return index == 0 || index == FRAME_INDEXES - 1 ? MIB(1) : 0;
+}
+
+static inline uint32_t frame_jump_index(uint64_t rip)
+{
+    return (uint32_t)(rip + (rip >> PAGE_SHIFT)) & (FRAME_INDEXES - 1);
 }
 
 static inline uint64_t frame_jump_none(uint32_t index)

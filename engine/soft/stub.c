@@ -216,7 +216,7 @@ static const uint8_t *jump_on(struct translator *t)
     if (!translator_can_run(cpu) || soft_needs_attention(cpu) || !translator_is_current(t) ||
         (translator_mode(t) & (MODE_SSE | MODE_AVX)) != t->vector_mode)
         return NULL;
-    const struct frame_jump *j = &t->frame->jump[cpu->tlb_context][cpu->rip & (FRAME_INDEXES - 1)];
+    const struct frame_jump *j = &t->frame->jump[cpu->tlb_context][frame_jump_index(cpu->rip)];
     if (j->minus_rip != -cpu->rip)
         return NULL;
     t->frame->page = cpu->rip & PAGE_MASK;

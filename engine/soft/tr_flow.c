@@ -43,7 +43,10 @@ static size_t jump_table(const struct translation *x)
 /* RIP in R11: leaves the index for emit_frame_indexed(reg, 3, ...) in reg. */
 static void jump_index(struct translation *x, uint8_t reg)
 {
-    emit_rr(&x->e, EMIT_OP(0, 1, 0xB7), 0, reg, R11);
+    emit_vex_rr(&x->e, EMIT_OP(0xF2, 3, 0xF0), true, false, reg, 0, R11); /* rorx */
+    emit8(&x->e, PAGE_SHIFT);
+    emit_lea(&x->e, reg, emit_indexed(reg, R11, 0, 0));
+    emit_rr(&x->e, EMIT_OP(0, 1, 0xB7), 0, reg, reg);
     emit_rm(&x->e, 0x8D, 0, reg, emit_indexed(reg, reg, 0, 0));
 }
 

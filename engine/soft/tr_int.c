@@ -10,8 +10,8 @@
  * 8- and 16-bit results merge with what the register held, so displaced destinations are loaded
  * first; so are those of instructions that may leave their destination as it was.
  *
- * What is not here is interpreted: divisions (their #DE would be a signal), bit strings (BT with a
- * register offset into memory), CH, and what is rare.
+ * What is not here is interpreted: divisions that might raise #DE, which would be a signal, CH, and
+ * what is rare.
  */
 #include "engine/soft/translator.h"
 #include "x86/level.h"
@@ -317,6 +317,36 @@ static bool tr_mulx(struct translation *x)
 
 /* --- bits --- */
 
+/*
+ * BT and its kin with a register offset into memory: the offset is signed and selects the operand,
+ * too. RCX becomes the offset in the operand, where the instruction finds nothing to add.
+ */
+static bool bit_string(struct translation *x, unsigned int n)
+{
+    const struct insn *i = x->i;
+    struct emit *e = &x->e;
+    const uint8_t *retry = e->p;
+    bool wide = i->opsize == 8;
+    struct emit_mem m;
+    uint8_t a;
+    if (i->opsize < 4 || !tr_effective(x, &a))
+        return false;
+    uint8_t s = tr_use(x, i->reg, RCX);
+    if (wide)
+        emit_mov(e, RCX, s);
+    else
+        emit_rr(e, 0x63, EMIT_W, RCX, s); /* movsxd */
+    emit_mov_imm(e, R10, wide ? 6 : 5);
+    emit_vex_rr(e, EMIT_OP(0xF3, 2, 0xF7), true, false, RCX, R10, RCX); /* sarx */
+    emit_lea(e, R11, emit_indexed(a, RCX, wide ? 3 : 2, 0));
+    tr_memory_found(x, retry, i->opsize, n != 0, lock_align(i, i->opsize), &m);
+    s = tr_use(x, i->reg, RCX);
+    size_t mask = offsetof(struct frame, mask_bit) + (wide ? 8 : 0);
+    emit_vex_rm(e, EMIT_OP(0xF3, 2, 0xF5), true, false, RCX, s, emit_frame(mask)); /* pext */
+    emit_rm(e, EMIT_OP(0, 1, 0xA3 + 8 * n), emit_size(i->opsize) | lock_flag(i), RCX, m);
+    return true;
+}
+
 static bool tr_bit_test(struct translation *x)
 {
     const struct insn *i = x->i;
@@ -332,7 +362,7 @@ static bool tr_bit_test(struct translation *x)
         return true;
     }
     if (is_memory(i))
-        return false;
+        return bit_string(x, n);
     uint8_t s = tr_use(x, i->reg, RCX), d = tr_use(x, i->rm, R11);
     emit_rr(&x->e, EMIT_OP(0, 1, 0xA3 + 8 * n), emit_size(i->opsize), s, d);
     if (writes)
@@ -387,6 +417,48 @@ static bool tr_mul(struct translation *x)
 {
     const struct insn *i = x->i;
     return rm_extended(x, 0xF6 | (i->opsize != 1), i->op == INSN_MUL ? 4 : 5, false, 1);
+}
+
+/*
+ * DIV and IDIV where they cannot raise #DE: the divisor is not 0, and the dividend has nothing in its
+ * upper half (IDIV: is positive). Otherwise the interpreter does it. No flag is touched before.
+ */
+static bool tr_div(struct translation *x)
+{
+    const struct insn *i = x->i;
+    struct emit *e = &x->e;
+    bool wide = i->opsize == 8, is_signed = i->op == INSN_IDIV;
+    unsigned int flags = wide ? EMIT_W : 0;
+    struct emit_mem m;
+    uint8_t d = R11;
+    if (i->opsize < 4)
+        return false;
+    if (is_memory(i)) {
+        if (!tr_memory(x, i->opsize, false, 1, &m))
+            return false;
+        emit_rm(e, 0x8B, flags, R11, m);
+    } else {
+        d = tr_use(x, i->rm, R11);
+    }
+    emit_rr(e, 0x8B, flags, RCX, d);
+    uint8_t *zero = emit_jrcxz(e);
+    emit_rr(e, 0x8B, flags, RCX, RDX);
+    uint8_t *narrow = emit_jrcxz(e);
+    emit_patch8(zero, e->p);
+    uint8_t *slow = e->p;
+    tr_call_interpreter(x); /* goes on behind this instruction */
+    emit_patch8(narrow, e->p);
+    if (is_signed) {
+        size_t mask = offsetof(struct frame, mask_sign) + (wide ? 8 : 0);
+        emit_vex_rm(e, EMIT_OP(0xF3, 2, 0xF5), true, false, RCX, RAX, emit_frame(mask));
+        uint8_t *positive = emit_jrcxz(e);
+        emit8(e, 0xEB);
+        emit8(e, 0);
+        emit_patch8(e->p - 1, slow);
+        emit_patch8(positive, e->p);
+    }
+    emit_rr(e, 0xF7, flags, is_signed ? 7 : 6, d);
+    return true;
 }
 
 static bool tr_imul2(struct translation *x)
@@ -658,9 +730,13 @@ static bool tr_pop(struct translation *x)
 {
     const struct insn *i = x->i;
     struct emit_mem m;
-    if (i->opsize != 8 || is_memory(i) || i->rm == RSP)
+    if (i->opsize != 8 || is_memory(i))
         return false;
     tr_memory_at(x, RSP, 0, 8, false, &m);
+    if (i->rm == RSP) {
+        emit_load(&x->e, tr_host_of[RSP], m);
+        return true;
+    }
     uint8_t d = tr_target(i->rm, RCX);
     emit_load(&x->e, d, m);
     tr_put(x, i->rm, d);
@@ -736,6 +812,7 @@ tr_fn *tr_find_integer(const struct insn *i)
         [INSN_BTR] = tr_bit_test,  [INSN_BTC] = tr_bit_test,  [INSN_BSF] = tr_scan,
         [INSN_BSR] = tr_scan,      [INSN_TZCNT] = tr_scan,    [INSN_LZCNT] = tr_scan,
         [INSN_POPCNT] = tr_scan,   [INSN_CRC32] = tr_crc32,   [INSN_MUL] = tr_mul,
+        [INSN_DIV] = tr_div,       [INSN_IDIV] = tr_div,
         [INSN_IMUL] = tr_mul,      [INSN_IMUL2] = tr_imul2,   [INSN_MOV] = tr_mov,
         [INSN_MOVZX] = tr_extend,  [INSN_MOVSX] = tr_extend,  [INSN_MOVBE] = tr_movbe,
         [INSN_MOVNTI] = tr_movnti, [INSN_LEA] = tr_lea,       [INSN_XCHG] = tr_xchg,

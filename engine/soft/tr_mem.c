@@ -164,6 +164,12 @@ bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align,
     return true;
 }
 
+void tr_memory_found(struct translation *x, const uint8_t *retry, uint32_t size, bool write,
+                     uint32_t align, struct emit_mem *m)
+{
+    lookup(x, retry, R11, EMIT_NO_REG, size, write, align, m);
+}
+
 void tr_memory_at(struct translation *x, uint8_t guest, int32_t disp, uint32_t size, bool write,
                   struct emit_mem *m)
 {

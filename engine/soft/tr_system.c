@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The few privileged instructions that kernels execute at every turn, in ring 0: CLI, STI, SWAPGS,
- * and PUSHF in all rings. They work on struct x86_cpu in memory, since the flags that are not status
+ * The few privileged instructions that kernels execute at every turn, in ring 0: CLI, STI, SWAPGS, MOV
+ * from CR2 and CR3; PUSHF, CLD and MOV from segment registers in all rings. They work on struct x86_cpu in memory, since the flags that are not status
  * flags live there.
  *
  * Bits are cleared by PEXT and PDEP with the same mask, which leaves the host's flags alone.
@@ -22,19 +22,26 @@ static void keep_bits(struct translation *x, uint8_t reg, size_t mask)
     emit_vex_rm(&x->e, OP_PDEP, true, false, reg, reg, emit_frame(mask));
 }
 
-/* Leaves struct x86_cpu in RCX and RFLAGS without IF in R10. */
-static struct emit_mem load_flags_without_if(struct translation *x)
+/* Leaves struct x86_cpu in RCX and RFLAGS without a flag in R10. */
+static struct emit_mem load_flags_without(struct translation *x, size_t mask)
 {
     struct emit_mem rflags = emit_at(RCX, (int32_t)offsetof(struct x86_cpu, rflags));
     emit_load(&x->e, RCX, emit_frame(offsetof(struct frame, cpu)));
     emit_load(&x->e, R10, rflags);
-    keep_bits(x, R10, offsetof(struct frame, mask_not_if));
+    keep_bits(x, R10, mask);
     return rflags;
 }
 
 static bool tr_cli(struct translation *x)
 {
-    struct emit_mem rflags = load_flags_without_if(x);
+    struct emit_mem rflags = load_flags_without(x, offsetof(struct frame, mask_not_if));
+    emit_store(&x->e, rflags, R10);
+    return true;
+}
+
+static bool tr_cld(struct translation *x)
+{
+    struct emit_mem rflags = load_flags_without(x, offsetof(struct frame, mask_not_df));
     emit_store(&x->e, rflags, R10);
     return true;
 }
@@ -56,7 +63,7 @@ static bool tr_sti(struct translation *x)
 {
     if (x->shadow || !next_stays(x))
         return false;
-    struct emit_mem rflags = load_flags_without_if(x);
+    struct emit_mem rflags = load_flags_without(x, offsetof(struct frame, mask_not_if));
     emit_lea(&x->e, R10, emit_at(R10, (int32_t)X86_FLAG_IF));
     emit_store(&x->e, rflags, R10);
     x->shadow = true;
@@ -109,6 +116,35 @@ static bool tr_pushf(struct translation *x)
     return true;
 }
 
+/* MOV r, Sreg */
+static bool tr_from_segment(struct translation *x)
+{
+    const struct insn *i = x->i;
+    const size_t selector = offsetof(struct x86_cpu, seg) + i->reg * sizeof(struct x86_segment) +
+                            offsetof(struct x86_segment, selector);
+    if (i->flags & INSN_MEM || i->opsize < 4 || i->reg >= SEG_COUNT)
+        return false;
+    uint8_t d = tr_target(i->rm, R11);
+    emit_load(&x->e, RCX, emit_frame(offsetof(struct frame, cpu)));
+    emit_rm(&x->e, EMIT_OP(0, 1, 0xB7), 0, d, emit_at(RCX, (int32_t)selector));
+    tr_put(x, i->rm, d);
+    return true;
+}
+
+/* MOV r, CR2 and CR3, which are what was written. */
+static bool tr_from_control(struct translation *x)
+{
+    const struct insn *i = x->i;
+    size_t at = i->reg == 2 ? offsetof(struct x86_cpu, cr2) : offsetof(struct x86_cpu, cr3);
+    if (i->reg != 2 && i->reg != 3)
+        return false;
+    uint8_t d = tr_target(i->rm, R11);
+    emit_load(&x->e, RCX, emit_frame(offsetof(struct frame, cpu)));
+    emit_load(&x->e, d, emit_at(RCX, (int32_t)at));
+    tr_put(x, i->rm, d);
+    return true;
+}
+
 tr_fn *tr_find_system(const struct translation *x)
 {
     bool kernel = x->context != X86_TLB_USER;
@@ -119,6 +155,12 @@ tr_fn *tr_find_system(const struct translation *x)
         return kernel ? tr_sti : NULL;
     case INSN_SWAPGS:
         return kernel ? tr_swapgs : NULL;
+    case INSN_MOV_FROM_CR:
+        return kernel ? tr_from_control : NULL;
+    case INSN_MOV_FROM_SEG:
+        return tr_from_segment;
+    case INSN_CLD:
+        return tr_cld;
     case INSN_PUSHF:
         return tr_pushf;
     default:

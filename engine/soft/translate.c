@@ -68,7 +68,7 @@ static bool changes_mode(const struct insn *i)
     return insn_op_group((enum insn_op)i->op) == INSN_GROUP_FPSTATE;
 }
 
-void tr_interpret(struct translation *x)
+void tr_call_interpreter(struct translation *x)
 {
     struct translator *t = x->t;
     struct uop *u = &t->uops[t->uop_count];
@@ -78,7 +78,12 @@ void tr_interpret(struct translation *x)
         u->insn.flags |= INSN_ENDS;
     tr_call_stub(x, STUB_CALL)->data = t->uop_count++;
     x->vectors_known = false;
-    if (u->insn.flags & INSN_ENDS || u->insn.op == INSN_INVALID)
+}
+
+void tr_interpret(struct translation *x)
+{
+    tr_call_interpreter(x);
+    if (x->i->flags & INSN_ENDS || x->i->op == INSN_INVALID || changes_mode(x->i))
         x->ended = true;
 }
 

@@ -26,7 +26,10 @@ enum {
     TBLOCK_SITES = 4 * TBLOCK_INSNS,
     SITE_GRANULE_SHIFT = 7,
     JOURNAL = 16384,
-    PAGE_THRASH = 32, /* a page whose blocks were invalidated this often is interpreted */
+    /* A page whose blocks were invalidated this often, with less than that time between two, is
+     * interpreted until it has been left alone for that time. */
+    PAGE_THRASH = 32,
+    PAGE_REST_NS = 20000000,
     THRASH_BITS = 10,
 };
 
@@ -72,9 +75,9 @@ struct journal {
     uint32_t count;
 };
 
-/* How often blocks of a page were invalidated. */
+/* How often blocks of a page were invalidated lately. */
 struct thrash_slot {
-    uint64_t page;
+    uint64_t page, last_ns;
     uint32_t count;
 };
 
@@ -254,6 +257,8 @@ void tr_put(struct translation *x, uint8_t g, uint8_t host);
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind);
 /* The current instruction is interpreted. */
 void tr_interpret(struct translation *x);
+/* Emits a call of the interpreter for this instruction, which goes on behind all of its code. */
+void tr_call_interpreter(struct translation *x);
 /* Behind the instruction after STI: leaves if there are requests. */
 void tr_end_shadow(struct translation *x);
 
@@ -263,6 +268,9 @@ void tr_end_shadow(struct translation *x);
  * that it must be aligned to for the fast way, else 1. False: not to be emitted, interpret.
  */
 bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align, struct emit_mem *m);
+/* The same for a linear address that is in R11; all since `retry` belongs to the access. */
+void tr_memory_found(struct translation *x, const uint8_t *retry, uint32_t size, bool write,
+                     uint32_t align, struct emit_mem *m);
 /* The same for [guest register + disp] with stack semantics: no segment. */
 void tr_memory_at(struct translation *x, uint8_t guest, int32_t disp, uint32_t size, bool write,
                   struct emit_mem *m);
