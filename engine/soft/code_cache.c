@@ -100,7 +100,6 @@ static void init_frame(struct translator *t)
     f->go = 1;
     f->vectors_dead = 1;
     f->host_mxcsr = X86_MXCSR_RESET;
-    f->mask_page = ~(uint64_t)0xFFF;
     f->mask_status = X86_FLAGS_STATUS;
     f->mask_system = ~X86_FLAGS_STATUS & ~(X86_FLAG_RF | X86_FLAG_VM);
     f->mask_not_if = ~X86_FLAG_IF;
@@ -109,13 +108,10 @@ static void init_frame(struct translator *t)
     f->mask_sign[1] = BIT(63);
     f->mask_bit[0] = 31;
     f->mask_bit[1] = 63;
-    for (unsigned int n = 0; n < FRAME_MASKS; n++)
-        f->mask_aligned[n] = f->mask_page | (BIT(n) - 1);
-    const uint32_t special[] = {0, FRAME_INDEXES - 1};
     for (unsigned int c = 0; c < FRAME_CONTEXTS; c++) {
-        for (unsigned int n = 0; n < ARRAY_SIZE(special); n++) {
-            f->tlb[c].read[special[n]] = frame_tlb_none(special[n]);
-            f->tlb[c].write[special[n]] = frame_tlb_none(special[n]);
+        for (uint32_t n = 0; n <= FRAME_TLB_SPECIAL; n++) {
+            uint32_t index = n < FRAME_TLB_SPECIAL ? n : FRAME_INDEXES - 1;
+            f->tlb[c].read[index] = f->tlb[c].write[index] = frame_tlb_none(index);
         }
         f->jump[c][0].minus_rip = frame_jump_none(0);
     }
@@ -353,7 +349,7 @@ void translator_protect(struct translator *t, uint64_t host_page)
             uint32_t index = j->entry[n] & (FRAME_INDEXES - 1);
             struct frame_tlb *tlb = &t->frame->tlb[j->entry[n] >> FRAME_INDEX_BITS];
             if (tlb->write[index] != frame_tlb_none(index) &&
-                tlb->addend[index] - tlb->write[index] == host_page)
+                tlb->addend[index] - FRAME_TLB_BIAS - tlb->write[index] == host_page)
                 tlb->write[index] = frame_tlb_none(index);
         }
     }
@@ -372,7 +368,7 @@ void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool 
         }
         tlb->write[index] = none; /* of another page, which the new addend is not for */
     }
-    tlb->addend[index] = host - linear;
+    tlb->addend[index] = host - linear + FRAME_TLB_BIAS;
     tlb->read[index] = minus;
     if (write)
         tlb->write[index] = minus;

@@ -8,7 +8,7 @@
  *
  * TLB. An entry is found by bits 12 to 27 of the linear address, and holds minus the page's linear
  * address, so that adding an address leaves its offset in the page, or something with a bit above
- * bit 11. Three arrays rather than one of structures: an index register can be scaled by 8 at most,
+ * bit 27. Three arrays rather than one of structures: an index register can be scaled by 8 at most,
  * and neighbouring pages share cache lines.
  *
  * Jump cache. By 16 bits of RIP plus RIP / 4096 (functions begin at multiples of 16): minus RIP, and
@@ -26,7 +26,8 @@ enum {
     FRAME_INDEX_BITS = 16, /* what MOVZX takes from a register without touching flags */
     FRAME_INDEXES = 1 << FRAME_INDEX_BITS,
     FRAME_CONTEXTS = X86_TLB_NONE, /* kernel, kernel with SMAP suspended, user */
-    FRAME_MASKS = 6,
+    /* In the addends of the TLB: so that their low six bits are a count for SHRX. */
+    FRAME_TLB_BIAS = PAGE_SHIFT,
 };
 
 /* Guest registers that have no host register: R10 R11 R14 R15. */
@@ -45,7 +46,7 @@ enum frame_stub {
 };
 
 struct frame_tlb {
-    uint64_t addend[FRAME_INDEXES]; /* host address = linear address + addend (wrapping) */
+    uint64_t addend[FRAME_INDEXES]; /* host address = linear address + addend - FRAME_TLB_BIAS */
     uint64_t read[FRAME_INDEXES];   /* minus the page's linear address */
     uint64_t write[FRAME_INDEXES];
 };
@@ -70,8 +71,6 @@ struct frame {
     uint32_t kind;         /* enum frame_stub of the call under way */
     uint32_t host_mxcsr;
     uint64_t segment_base[2];         /* FS, GS */
-    uint64_t mask_page;               /* bits that must be 0 in offset + size - 1 */
-    uint64_t mask_aligned[FRAME_MASKS]; /* the same for an operand aligned to 1 << n bytes */
     uint64_t mask_status;               /* RFLAGS: status flags, the others, all but IF */
     uint64_t mask_system, mask_not_if, mask_not_df;
     uint64_t mask_sign[2], mask_bit[2]; /* of 32 and 64 bits: the sign; the offset of a bit */
@@ -79,7 +78,7 @@ struct frame {
     void *translator;
     const uint8_t *resume; /* where emitted code goes on */
     const uint8_t *stub[STUB_COUNT];
-    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 8 - 8 * FRAME_MASKS - 88 - 8 * STUB_COUNT];
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 88 - 8 * STUB_COUNT];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
     struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];
@@ -88,11 +87,16 @@ struct frame {
 _Static_assert(offsetof(struct frame, go) == PAGE_SIZE, "spill area and the rest are apart");
 _Static_assert(offsetof(struct frame, tlb) == 2 * PAGE_SIZE, "pages by purpose");
 
-/* Values that no address makes a hit. Zero would do, but for the first and the last index, where an
- * operand at address 0 or at the end of the address space would match. */
+/* Values that no address makes a hit. Zero does, since a page with that index is not page 0, but for
+ * the first sixteen indexes (operands that have to be aligned are checked from bit 16 on) and the
+ * last one (an operand that ends beyond the address space). There it is a page that differs from all
+ * of this index in bit 27. */
+enum { FRAME_TLB_SPECIAL = 16 };
+
 static inline uint64_t frame_tlb_none(uint32_t index)
 {
-    return index == 0 || index == FRAME_INDEXES - 1 ? MIB(1) : 0;
+    bool special = index < FRAME_TLB_SPECIAL || index == FRAME_INDEXES - 1;
+    return special ? -((uint64_t)(index ^ 1u << (FRAME_INDEX_BITS - 1)) << PAGE_SHIFT) : 0;
 }
 
 static inline uint32_t frame_jump_index(uint64_t rip)

@@ -13,15 +13,20 @@
  *     mov   r10, gs:[addend + rcx * 8]
  *     mov   rcx, gs:[tag + rcx * 8]    minus the page's linear address
  *     lea   rcx, [rcx + r11 + size - 1]
- *     pext  rcx, rcx, gs:[mask]        bits 12 and up: all clear if page and operand's end are right
+ *     shrx  rcx, rcx, r10              by 12: 0 if page and operand's end are right
  *     jrcxz hit
  *     call  gs:[stub miss]
- *  hit:                                operand: [r11 + r10]
+ *  hit:                                operand: [r11 + r10 - 12]
  *
  * One subtraction checks page, canonical form (no entry has a non-canonical address) and that the
- * operand does not cross into the next page. An operand that has to be aligned is checked by the
- * same PEXT with more bits in the mask. What misses is filled and tried again, from the first
- * instruction of the access, or interpreted.
+ * operand does not cross into the next page. Addends are multiples of the page size plus 12, so they
+ * serve as count, too.
+ *
+ * An operand that has to be aligned to 2^n bytes cannot cross. There size is left out, and the offset
+ * is rotated right by n before it is shifted: what would be misaligned is at the top then, and what
+ * is shifted out besides the offset is n bits of the index, which are right in any entry.
+ *
+ * What misses is filled and tried again, from the first instruction of the access, or interpreted.
  */
 #include "engine/soft/translator.h"
 
@@ -121,14 +126,7 @@ bool tr_effective(struct translation *x, uint8_t *reg)
 /* --- the lookup --- */
 
 #define OP_RORX EMIT_OP(0xF2, 3, 0xF0)
-#define OP_PEXT EMIT_OP(0xF3, 2, 0xF5)
-
-static size_t mask_offset(uint32_t align)
-{
-    if (align <= 1)
-        return offsetof(struct frame, mask_page);
-    return offsetof(struct frame, mask_aligned) + 8u * (unsigned int)__builtin_ctz(align);
-}
+#define OP_SHRX EMIT_OP(0xF2, 2, 0xF7)
 
 /* `a`: host register with the linear address; `guest`: its guest register, or EMIT_NO_REG. */
 static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8_t guest,
@@ -143,14 +141,18 @@ static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8
     emit_load(e, R10, emit_frame_indexed(RCX, 3, tlb + offsetof(struct frame_tlb, addend)));
     emit_load(e, RCX, emit_frame_indexed(RCX, 3, tlb + tags));
     emit_lea(e, RCX, emit_indexed(RCX, a, 0, align > 1 ? 0 : (int32_t)size - 1));
-    emit_vex_rm(e, OP_PEXT, true, false, RCX, RCX, emit_frame(mask_offset(align)));
+    if (align > 1) {
+        emit_vex_rr(e, OP_RORX, true, false, RCX, 0, RCX);
+        emit8(e, (unsigned int)__builtin_ctz(align));
+    }
+    emit_vex_rr(e, OP_SHRX, true, false, RCX, R10, RCX);
     uint8_t *hit = emit_jrcxz(e);
     struct tsite *s = tr_call_stub(x, STUB_MISS);
     s->retry = (uint16_t)(e->p - retry);
     s->reg = guest;
     s->write = write;
     emit_patch8(hit, e->p);
-    *m = emit_indexed(a, R10, 0, 0);
+    *m = emit_indexed(a, R10, 0, -FRAME_TLB_BIAS);
 }
 
 bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align, struct emit_mem *m)
