@@ -236,11 +236,12 @@ static void note_thrash(struct translator *t, uint64_t host_page)
 static void make_stale(struct translator *t, struct tblock *b)
 {
     const size_t stub = offsetof(struct frame, stub) + 8 * (size_t)STUB_STALE;
-    struct emit e = {t->exec.write + b->code};
-    emit_call(&e, emit_frame(stub));
-    assert(e.p - (t->exec.write + b->code) == ENTRY_CALL);
-    e.p = t->exec.write + b->code + b->body;
-    emit_call(&e, emit_frame(stub));
+    const uint32_t entry[] = {b->code, b->code + b->body, b->code + b->live};
+    for (unsigned int n = 0; n < ARRAY_SIZE(entry); n++) {
+        struct emit e = {t->exec.write + entry[n]};
+        emit_call(&e, emit_frame(stub));
+        assert(e.p - (t->exec.write + entry[n]) == ENTRY_CALL);
+    }
     b->stale = true;
 }
 

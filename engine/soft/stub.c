@@ -300,6 +300,7 @@ static const uint8_t *land_chain(struct translator *t, const struct tsite *s, co
     const struct tblock *from = tblock_at(t, s->ret);
     uint64_t rip = t->frame->page + s->guest, epoch = t->epoch;
     uint32_t patch = s->data;
+    bool live = s->live;
     bool again;
     (void)ret;
     if (from->stale)
@@ -309,7 +310,7 @@ static const uint8_t *land_chain(struct translator *t, const struct tsite *s, co
     if (!b)
         return leave_at(t, rip, X86_OK);
     if (t->epoch == epoch) {
-        emit_patch(t->exec.write + patch, t->exec.write + b->code + b->body);
+        emit_patch(t->exec.write + patch, t->exec.write + tblock_target(b, live));
         t->serialise = true;
         t->stats.chains++;
     }
@@ -340,10 +341,12 @@ static const uint8_t *land_stale(struct translator *t, const uint8_t *ret)
     t->stats.stale++;
     if (!now)
         return leave_at(t, rip, X86_OK);
-    struct emit e = {t->exec.write + b->code};
-    emit_patch(emit_jmp(&e), t->exec.write + now->code);
-    e.p = t->exec.write + b->code + b->body;
-    emit_patch(emit_jmp(&e), t->exec.write + now->code + now->body);
+    const uint32_t from[] = {b->code, b->code + b->body, b->code + b->live};
+    const uint32_t to[] = {now->code, now->code + now->body, now->code + now->live};
+    for (unsigned int n = 0; n < ARRAY_SIZE(from); n++) {
+        struct emit e = {t->exec.write + from[n]};
+        emit_patch(emit_jmp(&e), t->exec.write + to[n]);
+    }
     t->serialise = true;
     t->frame->page = rip & PAGE_MASK;
     return resume_at(t, tblock_body(t, now));

@@ -30,7 +30,12 @@ static uint64_t branch_target(const struct translation *x)
 static void record_exit(struct translation *x, uint8_t *patch, uint64_t target)
 {
     x->exit[x->exits++] = (struct texit){
-        .patch = patch, .target = target, .guest = x->at, .length = x->i->length};
+        .patch = patch,
+        .target = target,
+        .guest = x->at,
+        .length = x->i->length,
+        .live = x->vectors_known,
+    };
 }
 
 /* --- the jump cache --- */
@@ -286,18 +291,18 @@ void tr_fall_through(struct translation *x, uint32_t offset)
 }
 
 /* The body to go to at once, if the target is translated. */
-static const uint8_t *known_target(const struct translation *x, uint64_t target)
+static const uint8_t *known_target(const struct translation *x, uint64_t target, bool live)
 {
     uint64_t page = x->b->host & PAGE_MASK;
     if (page + target == x->b->host)
-        return x->base + x->b->code + x->b->body;
+        return x->base + tblock_target(x->b, live);
     const struct tblock *b = tblock_find(x->t, page + target, x->mode);
-    return b ? x->base + b->code + b->body : NULL;
+    return b ? x->base + tblock_target(b, live) : NULL;
 }
 
 static void finish_exit(struct translation *x, const struct texit *exit)
 {
-    const uint8_t *known = is_in_page(exit->target) ? known_target(x, exit->target) : NULL;
+    const uint8_t *known = is_in_page(exit->target) ? known_target(x, exit->target, exit->live) : NULL;
     if (known) {
         emit_patch(exit->patch, known);
         return;
@@ -307,6 +312,7 @@ static void finish_exit(struct translation *x, const struct texit *exit)
     if (is_in_page(exit->target)) {
         struct tsite *s = tr_call_stub(x, STUB_CHAIN);
         s->guest = (uint16_t)exit->target;
+        s->live = exit->live;
         s->data = (uint32_t)(exit->patch - x->base);
         return;
     }

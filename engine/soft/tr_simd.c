@@ -9,7 +9,8 @@
  * Where that does not hold they are interpreted.
  *
  * Vector registers are loaded when they are first needed: a block asks once, and again after it has
- * called the interpreter, which works on the image in memory.
+ * called the interpreter, which works on the image in memory. A block that begins by asking has an
+ * entry behind the question, so a loop asks once.
  *
  * Interpreted always: MMX (it is x87 state), masked moves and gathers (their faults are by element),
  * string comparisons.
@@ -20,10 +21,13 @@ static void need_vectors(struct translation *x)
 {
     if (x->vectors_known)
         return;
+    bool first = x->e.p == x->base + x->b->code + x->b->body;
     emit_load32(&x->e, RCX, emit_frame(offsetof(struct frame, vectors_dead)));
     uint8_t *live = emit_jrcxz(&x->e);
     (void)tr_call_stub(x, STUB_VECTOR);
     emit_patch8(live, x->e.p);
+    if (first)
+        x->b->live = (uint16_t)((uint32_t)(x->e.p - x->base) - x->b->code);
     x->vectors_known = true;
 }
 

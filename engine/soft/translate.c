@@ -109,9 +109,11 @@ static void translate_insn(struct translation *x)
         .e = x->e, .vectors_known = x->vectors_known, .exits = x->exits};
     uint32_t first = t->site_count;
     bool in_shadow = x->shadow;
+    uint16_t before_live = x->b->live;
     tr_fn *fn = find_translator(x);
     if (!fn || !fn(x)) {
         x->e = before.e;
+        x->b->live = before_live;
         x->vectors_known = before.vectors_known;
         x->exits = before.exits;
         x->ended = false;
@@ -141,7 +143,7 @@ static void begin_block(struct translation *x, uint16_t offset)
     emit_store(e, emit_frame(offsetof(struct frame, page)), R11);
     emit_load32(e, RCX, emit_frame(offsetof(struct frame, go)));
     emit_patch8(emit_jrcxz(e), slow);
-    b->body = (uint16_t)((uint32_t)(e->p - x->base) - b->code);
+    b->live = b->body = (uint16_t)((uint32_t)(e->p - x->base) - b->code);
     assert(b->body >= PATCH_BYTES);
 }
 
@@ -237,7 +239,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t ava
     bool cut = available <= TBLOCK_BYTES && b->bytes < available && b->insns < TBLOCK_INSNS;
     end_block(&x, cut);
     tr_finish_exits(&x);
-    while ((uint32_t)(x.e.p - x.base) < b->code + b->body + PATCH_BYTES)
+    while ((uint32_t)(x.e.p - x.base) < b->code + b->live + PATCH_BYTES)
         emit8(&x.e, 0xCC);
     b->length = (uint32_t)(x.e.p - x.base) - b->code;
     assert(b->length <= CODE_BLOCK_MAX - 64);

@@ -35,12 +35,13 @@ enum {
 
 #define TBLOCK_NONE UINT32_MAX
 
-/* A translated block. Its code has two entries: `code`, with RIP in R11, which sets frame.page and
- * polls, and `code` + `body`, for jumps from the same page. */
+/* A translated block. Its code has three entries: `code`, with RIP in R11, which sets frame.page and
+ * polls; `code` + `body`, for jumps from the same page; `code` + `live`, for those that know vector
+ * registers to be loaded. */
 struct tblock {
     uint64_t host; /* host address of the first guest byte: identity of the physical page */
     uint32_t code; /* offset in the cache */
-    uint16_t body;
+    uint16_t body, live;
     uint16_t bytes;  /* of guest code */
     uint32_t length; /* of host code */
     uint32_t next_hash, next_page;
@@ -60,6 +61,7 @@ struct tsite {
     uint8_t kind;   /* enum frame_stub */
     uint8_t reg;    /* STUB_MISS: guest register that holds the address, or EMIT_NO_REG: R11 */
     bool write;
+    bool live;   /* STUB_CHAIN: vector registers are loaded */
     bool shadow; /* the instruction follows STI: no interrupt before it */
 };
 
@@ -204,6 +206,12 @@ static inline const uint8_t *tblock_body(const struct translator *t, const struc
     return t->exec.exec + b->code + b->body;
 }
 
+/* Where a jump from the same page goes. */
+static inline uint32_t tblock_target(const struct tblock *b, bool live)
+{
+    return b->code + (live ? b->live : b->body);
+}
+
 /* --- the state of one translation, for translate.c and tr_*.c --- */
 
 enum { EXITS_MAX = TBLOCK_INSNS + 2 };
@@ -214,6 +222,7 @@ struct texit {
     uint64_t target; /* offset from the page's beginning; outside of 0..0xFFF: another page */
     uint16_t guest;  /* offset of the instruction that jumps */
     uint8_t length;
+    bool live;       /* vector registers are loaded */
     bool falls;      /* goes on behind an instruction; nothing to interpret */
 };
 
