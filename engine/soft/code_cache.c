@@ -256,7 +256,7 @@ void translator_invalidate(struct translator *t, uint64_t host_page)
             continue;
         }
         *link = b->next_page;
-        make_stale(t, b);
+        make_stale(t, b->twin == TBLOCK_NONE ? b : &t->blocks[b->twin]);
         t->stats.invalidated++;
         found = true;
     }
@@ -337,7 +337,8 @@ void translator_flush_page(struct translator *t, uint64_t linear)
     for (uint32_t n = 0; n < j->count; n++) {
         uint32_t at = j->entry[n] & (FRAME_INDEXES - 1);
         struct frame_jump *e = &t->frame->jump[j->entry[n] >> FRAME_INDEX_BITS][at];
-        if ((-e->minus_rip & PAGE_MASK) == (linear & PAGE_MASK))
+        uint64_t page = -e->minus_rip & PAGE_MASK;
+        if (page == (linear & PAGE_MASK) || page == (linear & PAGE_MASK) + FRAME_CROSS)
             e->minus_rip = frame_jump_none(at);
     }
 }
@@ -376,16 +377,26 @@ void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool 
     t->stats.tlb_fills++;
 }
 
-void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code)
+static void enter_jump(struct translator *t, uint64_t rip, uint32_t half, const struct tblock *b)
 {
-    uint32_t index = frame_jump_index(rip), half = half_of(rip);
+    uint32_t index = frame_jump_index(rip);
     struct frame_jump *j = &t->frame->jump[t->cpu->tlb_context][index];
     if (j->minus_rip != -rip && !journal_note(&t->jump_journal[half], t->cpu->tlb_context, index)) {
         empty_jumps(t, half);
         (void)journal_note(&t->jump_journal[half], t->cpu->tlb_context, index);
     }
     j->minus_rip = -rip;
-    j->code = code;
+    j->code = t->exec.exec + b->code;
+}
+
+void translator_enter_jump(struct translator *t, uint64_t rip, const struct tblock *b)
+{
+    enter_jump(t, rip, half_of(rip), b);
+}
+
+void translator_enter_cross(struct translator *t, uint64_t page, const struct tblock *b)
+{
+    enter_jump(t, page + FRAME_CROSS, half_of(page), b);
 }
 
 void translator_forget_jumps(struct translator *t)

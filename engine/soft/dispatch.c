@@ -21,7 +21,8 @@ uint8_t translator_mode(const struct translator *t)
     return mode;
 }
 
-struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint8_t mode, bool *again)
+struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint64_t rip, uint8_t mode,
+                          bool *again)
 {
     *again = false;
     struct tblock *b = tblock_find(t, (uint64_t)(uintptr_t)host, mode);
@@ -34,8 +35,7 @@ struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint8_t mod
         *again = true;
         return NULL;
     }
-    uint32_t available = (uint32_t)(PAGE_SIZE - ((uint64_t)(uintptr_t)host & ~PAGE_MASK));
-    return translate(t, host, available, mode);
+    return translate(t, host, rip, mode, again);
 }
 
 bool translator_round(struct translator *t, const uint8_t *host, int *status)
@@ -47,13 +47,13 @@ bool translator_round(struct translator *t, const uint8_t *host, int *status)
         translator_forget_jumps(t);
         t->vector_mode = vectors;
     }
-    const struct tblock *b = tblock_get(t, host, mode, &again);
+    const struct tblock *b = tblock_get(t, host, cpu->rip, mode, &again);
     if (!b) {
         *status = X86_OK;
         return again;
     }
     translator_follow_tlb(t);
-    translator_enter_jump(t, cpu->rip, t->exec.exec + b->code);
+    translator_enter_jump(t, cpu->rip, b);
     translator_run(t, b);
     *status = t->status;
     return true;

@@ -179,6 +179,15 @@ void emit_lea(struct emit *e, uint8_t to, struct emit_mem m)
     emit_rm(e, 0x8D, EMIT_W, to, m);
 }
 
+void emit_lea_self(struct emit *e, uint8_t to, const uint8_t *target)
+{
+    emit8(e, REX | REX_W | (to & 8 ? REX_R : 0));
+    emit8(e, 0x8D);
+    emit8(e, (to & 7u) << 3 | 5);
+    emit32(e, 0);
+    emit_patch(e->p - 4, target);
+}
+
 void emit_mov_imm(struct emit *e, uint8_t to, uint64_t v)
 {
     if (v <= UINT32_MAX) {

@@ -12,7 +12,8 @@
  * and neighbouring pages share cache lines.
  *
  * Jump cache. By 16 bits of RIP plus RIP / 4096 (functions begin at multiples of 16): minus RIP, and
- * the code to go to.
+ * the code to go to. Instructions that go on in the next page have entries, too, with that page's
+ * address plus FRAME_CROSS, which no RIP can be.
  */
 #ifndef LODGE_ENGINE_SOFT_FRAME_H
 #define LODGE_ENGINE_SOFT_FRAME_H
@@ -41,6 +42,7 @@ enum frame_stub {
     STUB_CHAIN,  /* the block that follows is not linked yet */
     STUB_BRANCH, /* the target is not in the jump cache: interpret the branch, then look it up */
     STUB_STALE,  /* the block was invalidated */
+    STUB_CROSS,  /* is the second page of an instruction the one that it was translated from? */
     STUB_VECTOR, /* vector registers are not loaded */
     STUB_COUNT,
 };
@@ -50,6 +52,8 @@ struct frame_tlb {
     uint64_t read[FRAME_INDEXES];   /* minus the page's linear address */
     uint64_t write[FRAME_INDEXES];
 };
+
+#define FRAME_CROSS BIT(62)
 
 struct frame_jump {
     uint64_t minus_rip;

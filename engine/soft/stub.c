@@ -306,7 +306,7 @@ static const uint8_t *land_chain(struct translator *t, const struct tsite *s, co
     if (from->stale)
         return leave_at(t, rip, X86_OK);
     uint64_t host = (from->host & PAGE_MASK) + s->guest;
-    const struct tblock *b = tblock_get(t, (const uint8_t *)(uintptr_t)host, from->mode, &again);
+    const struct tblock *b = tblock_get(t, (const uint8_t *)(uintptr_t)host, rip, from->mode, &again);
     if (!b)
         return leave_at(t, rip, X86_OK);
     if (t->epoch == epoch) {
@@ -328,6 +328,24 @@ static const uint8_t *land_poll(struct translator *t, const struct tsite *s, con
     (void)ret;
     t->stats.polls++;
     return leave_at(t, t->frame->page + s->guest, X86_OK);
+}
+
+/* The second page of the block's instruction: as it was, or the interpreter's business. */
+static const uint8_t *land_cross(struct translator *t, const struct tsite *s, const uint8_t *ret)
+{
+    struct x86_cpu *cpu = t->cpu;
+    const struct tblock *b = tblock_at(t, s->ret);
+    uint64_t next = t->frame->page + PAGE_SIZE;
+    const uint8_t *second;
+    if (x86_fetch_host(cpu, next, &second, NULL) == X86_OK &&
+        (uint64_t)(uintptr_t)second == b->second && translator_is_current(t)) {
+        translator_enter_cross(t, next, b);
+        return resume_at(t, tblock_body(t, b));
+    }
+    cpu->rip = t->frame->page + s->guest;
+    cpu->code_page = ~(uint64_t)0;
+    cpu->instructions++;
+    return after(t, s, ret, x86_step(cpu), true, t->epoch);
 }
 
 /* The block was invalidated. If there is a new one, what jumps here goes on to it. */
@@ -357,7 +375,7 @@ static const uint8_t *stub_land(struct translator *t, const uint8_t *ret)
     typedef const uint8_t *site_fn(struct translator *, const struct tsite *, const uint8_t *);
     static site_fn *const table[STUB_COUNT] = {
         [STUB_MISS] = land_miss,   [STUB_CALL] = land_call,     [STUB_POLL] = land_poll,
-        [STUB_CHAIN] = land_chain, [STUB_BRANCH] = land_branch,
+        [STUB_CHAIN] = land_chain, [STUB_BRANCH] = land_branch, [STUB_CROSS] = land_cross,
     };
     uint32_t kind = t->frame->kind;
     if (kind == STUB_VECTOR) {

@@ -45,7 +45,12 @@ static size_t jump_table(const struct translation *x)
     return offsetof(struct frame, jump) + x->context * sizeof(struct frame_jump) * FRAME_INDEXES;
 }
 
-/* RIP in R11: leaves the index for emit_frame_indexed(reg, 3, ...) in reg. */
+struct emit_mem tr_jump_entry(const struct translation *x, uint8_t index, size_t member)
+{
+    return emit_frame_indexed(index, 3, jump_table(x) + member);
+}
+
+/* RIP in R11: leaves the index for tr_jump_entry in reg. */
 static void jump_index(struct translation *x, uint8_t reg)
 {
     emit_vex_rr(&x->e, EMIT_OP(0xF2, 3, 0xF0), true, false, reg, 0, R11); /* rorx */
@@ -59,8 +64,7 @@ static void jump_index(struct translation *x, uint8_t reg)
 static void jump_compare(struct translation *x, uint8_t index, enum frame_stub miss)
 {
     struct emit *e = &x->e;
-    emit_load(e, RCX,
-              emit_frame_indexed(index, 3, jump_table(x) + offsetof(struct frame_jump, minus_rip)));
+    emit_load(e, RCX, tr_jump_entry(x, index, offsetof(struct frame_jump, minus_rip)));
     emit_lea(e, RCX, emit_indexed(RCX, R11, 0, 0));
     uint8_t *hit = emit_jrcxz(e);
     (void)tr_call_stub(x, miss);
@@ -69,14 +73,18 @@ static void jump_compare(struct translation *x, uint8_t index, enum frame_stub m
 
 static void jump_go(struct translation *x, uint8_t index)
 {
-    emit_jmp_mem(&x->e,
-                 emit_frame_indexed(index, 3, jump_table(x) + offsetof(struct frame_jump, code)));
+    emit_jmp_mem(&x->e, tr_jump_entry(x, index, offsetof(struct frame_jump, code)));
+}
+
+void tr_jump_compare(struct translation *x, enum frame_stub miss)
+{
+    jump_index(x, R10);
+    jump_compare(x, R10, miss);
 }
 
 static void jump_through_cache(struct translation *x, int32_t pop, enum frame_stub miss)
 {
-    jump_index(x, R10);
-    jump_compare(x, R10, miss);
+    tr_jump_compare(x, miss);
     if (pop)
         emit_lea(&x->e, tr_host_of[RSP], emit_at(tr_host_of[RSP], pop));
     jump_go(x, R10);

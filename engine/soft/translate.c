@@ -39,6 +39,7 @@
 #include "core/mem.h"
 #include "engine/soft/translator.h"
 #include "x86/level.h"
+#include "x86/mem.h"
 
 enum { CODE_ALIGN = 16, PATCH_BYTES = 8, SITE_CALL_BYTES = 8 };
 
@@ -160,13 +161,11 @@ static uint8_t *count_instructions(struct translation *x)
     return n;
 }
 
-static void translate_run(struct translation *x, const uint8_t *code, uint32_t available)
+static void translate_run(struct translation *x, uint32_t most)
 {
     uint32_t at = 0;
-    x->code = code;
-    x->code_size = available;
-    while (!x->ended && x->b->insns < TBLOCK_INSNS && at < available) {
-        if (insn_decode(&x->insn, code + at, available - at, INSN_MODE_64) != INSN_DECODE_OK)
+    while (!x->ended && x->b->insns < most && at < x->code_size) {
+        if (insn_decode(&x->insn, x->code + at, x->code_size - at, INSN_MODE_64) != INSN_DECODE_OK)
             break;
         x->i = &x->insn;
         x->at = (uint16_t)((x->b->host & ~PAGE_MASK) + at);
@@ -175,45 +174,129 @@ static void translate_run(struct translation *x, const uint8_t *code, uint32_t a
         x->b->insns++;
     }
     x->b->bytes = (uint16_t)at;
-}
-
-/* Behind the last instruction, if it does not end the block by itself. `cut`: the next instruction
- * goes on in the next page. */
-static void end_block(struct translation *x, bool cut)
-{
-    uint32_t next = (uint32_t)(x->b->host & ~PAGE_MASK) + x->b->bytes;
-    if (x->ended)
-        return;
-    if (cut) {
-        x->at = (uint16_t)next;
-        (void)tr_call_stub(x, STUB_POLL);
-        return;
-    }
-    tr_fall_through(x, next);
+    if (!x->ended && x->b->insns > 0)
+        tr_fall_through(x, (uint32_t)(x->b->host & ~PAGE_MASK) + at);
 }
 
 static bool has_room(const struct translator *t)
 {
-    return t->used + CODE_BLOCK_MAX <= CODE_SIZE && t->block_count < TBLOCKS &&
+    return t->used + CODE_BLOCK_MAX <= CODE_SIZE && t->block_count + 2 <= TBLOCKS &&
            t->site_count + TBLOCK_SITES <= TSITES && t->uop_count + TBLOCK_INSNS <= TUOPS;
+}
+
+static void list_in_page(struct translator *t, struct tblock *b, uint64_t page)
+{
+    uint32_t p = tpage_hash(page);
+    b->next_page = t->page_hash[p];
+    t->page_hash[p] = (uint32_t)(b - t->blocks);
 }
 
 static void enter_block(struct translator *t, struct tblock *b)
 {
-    uint32_t n = t->block_count++;
-    uint32_t h = tblock_hash(b->host, b->mode), p = tpage_hash(b->host & PAGE_MASK);
+    uint32_t h = tblock_hash(b->host, b->mode);
     b->next_hash = t->hash[h];
-    t->hash[h] = n;
-    b->next_page = t->page_hash[p];
-    t->page_hash[p] = n;
+    t->hash[h] = (uint32_t)(b - t->blocks);
+    list_in_page(t, b, b->host & PAGE_MASK);
 }
 
-struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t available, uint8_t mode)
+/* --- instructions across the end of a page --- */
+
+/*
+ * Is the next page's linear address still that of the page that the second half was read from? The
+ * jump cache says so: it has an entry, for this block. The stub looks and makes one, or leaves.
+ */
+static void guard_second_page(struct translation *x)
 {
+    struct emit *e = &x->e;
+    const uint8_t *self = x->base + x->b->code;
+    emit_load(e, R11, emit_frame(offsetof(struct frame, page)));
+    emit_mov_imm(e, R10, FRAME_CROSS + PAGE_SIZE);
+    emit_lea(e, R11, emit_indexed(R11, R10, 0, 0));
+    tr_jump_compare(x, STUB_CROSS);
+    emit_load(e, RCX, tr_jump_entry(x, R10, offsetof(struct frame_jump, code)));
+    emit_rr(e, 0xF7, EMIT_W, 2, RCX); /* not */
+    emit_lea_self(e, R11, self);
+    emit_lea(e, RCX, emit_indexed(RCX, R11, 0, 1));
+    uint8_t *same = emit_jrcxz(e);
+    (void)tr_call_stub(x, STUB_CROSS);
+    emit_patch8(same, e->p);
+}
+
+/* The code to translate: up to the page's end, or one instruction across it. False: neither. */
+static bool fetch_code(struct translator *t, struct tblock *b, uint64_t rip, uint8_t *code,
+                       uint32_t *size, bool *again)
+{
+    const uint8_t *host = (const uint8_t *)(uintptr_t)b->host, *second;
+    uint32_t available = (uint32_t)(PAGE_SIZE - (b->host & ~PAGE_MASK));
+    struct insn insn;
+    *size = available < TBLOCK_BYTES ? available : TBLOCK_BYTES;
+    memcpy(code, host, *size);
+    if (insn_decode(&insn, code, *size, INSN_MODE_64) == INSN_DECODE_OK)
+        return true;
+    if (available >= INSN_MAX_LENGTH)
+        return false;
+    uint64_t next = (rip & PAGE_MASK) + PAGE_SIZE;
+    if ((uint64_t)((int64_t)(next << 16) >> 16) != next ||
+        x86_fetch_host(t->cpu, next, &second, NULL) != X86_OK || !second ||
+        translator_is_thrashing(t, (uint64_t)(uintptr_t)second))
+        return false;
+    *again = code_mark_page(t->cpu, second) == CODE_MARKED_AT_REST;
+    if (*again)
+        return false;
+    memcpy(code + available, second, INSN_MAX_LENGTH - available);
+    *size = INSN_MAX_LENGTH;
+    b->second = (uint64_t)(uintptr_t)second;
+    return insn_decode(&insn, code, *size, INSN_MODE_64) == INSN_DECODE_OK;
+}
+
+/* A block by which the second page knows of b, which comes right after it. */
+static struct tblock *make_twin(struct translator *t, const struct tblock *b)
+{
+    struct tblock *twin = &t->blocks[t->block_count++];
+    *twin = *b;
+    twin->host = b->second;
+    twin->twin = t->block_count;
+    return twin;
+}
+
+/* The code of a block whose guest code is in x. */
+static void translate_block(struct translation *x)
+{
+    struct translator *t = x->t;
+    struct tblock *b = x->b;
+    begin_block(x, x->at);
+    if (b->second)
+        guard_second_page(x);
+    uint8_t *count = count_instructions(x);
+    translate_run(x, b->second ? 1 : TBLOCK_INSNS);
+    if (count)
+        store_u32(count, b->insns);
+    tr_finish_exits(x);
+    while ((uint32_t)(x->e.p - x->base) < b->code + b->live + PATCH_BYTES)
+        emit8(&x->e, 0xCC);
+    b->length = (uint32_t)(x->e.p - x->base) - b->code;
+    assert(b->insns > 0 && b->length <= CODE_BLOCK_MAX - 64);
+    t->used = (b->code + b->length + CODE_ALIGN - 1) & ~(uint32_t)(CODE_ALIGN - 1);
+    t->serialise = true;
+    t->stats.translated++;
+    t->stats.guest_insns += b->insns;
+    t->stats.host_bytes += b->length;
+}
+
+struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip, uint8_t mode,
+                         bool *again)
+{
+    uint8_t code[TBLOCK_BYTES];
     if (!has_room(t))
         translator_flush_code(t);
-    struct tblock *b = &t->blocks[t->block_count];
-    *b = (struct tblock){.host = (uint64_t)(uintptr_t)host, .mode = mode};
+    struct tblock made = {.host = (uint64_t)(uintptr_t)host, .mode = mode, .twin = TBLOCK_NONE};
+    uint32_t size;
+    *again = false;
+    if (!fetch_code(t, &made, rip, code, &size, again))
+        return NULL;
+    struct tblock *twin = made.second ? make_twin(t, &made) : NULL;
+    struct tblock *b = &t->blocks[t->block_count++];
+    *b = made;
     struct translation x = {
         .e = {t->exec.write + t->used},
         .t = t,
@@ -222,32 +305,14 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t ava
         .mode = mode,
         .context = mode & MODE_CONTEXT,
         .base = t->exec.write,
+        .code = code,
+        .code_size = size,
     };
-    uint8_t code[TBLOCK_BYTES];
-    uint32_t size = available < TBLOCK_BYTES ? available : TBLOCK_BYTES;
-    uint32_t sites = t->site_count;
-    memcpy(code, host, size);
-    begin_block(&x, x.at);
-    uint8_t *count = count_instructions(&x);
-    translate_run(&x, code, size);
-    if (b->insns == 0) {
-        t->site_count = sites;
-        return NULL;
-    }
-    if (count)
-        store_u32(count, b->insns);
-    bool cut = available <= TBLOCK_BYTES && b->bytes < available && b->insns < TBLOCK_INSNS;
-    end_block(&x, cut);
-    tr_finish_exits(&x);
-    while ((uint32_t)(x.e.p - x.base) < b->code + b->live + PATCH_BYTES)
-        emit8(&x.e, 0xCC);
-    b->length = (uint32_t)(x.e.p - x.base) - b->code;
-    assert(b->length <= CODE_BLOCK_MAX - 64);
-    t->used = (b->code + b->length + CODE_ALIGN - 1) & ~(uint32_t)(CODE_ALIGN - 1);
+    translate_block(&x);
     enter_block(t, b);
-    t->serialise = true;
-    t->stats.translated++;
-    t->stats.guest_insns += b->insns;
-    t->stats.host_bytes += b->length;
+    if (twin) {
+        twin->code = b->code;
+        list_in_page(t, twin, twin->host);
+    }
     return b;
 }

@@ -40,6 +40,8 @@ enum {
  * registers to be loaded. */
 struct tblock {
     uint64_t host; /* host address of the first guest byte: identity of the physical page */
+    uint64_t second; /* of the page that its one instruction goes on in; 0: none */
+    uint32_t twin;   /* the block that this one lists in `second`, for invalidation; TBLOCK_NONE */
     uint32_t code; /* offset in the cache */
     uint16_t body, live;
     uint16_t bytes;  /* of guest code */
@@ -143,7 +145,9 @@ void translator_flush_page(struct translator *t, uint64_t linear);
 /* Takes write permission from what maps this host page. */
 void translator_protect(struct translator *t, uint64_t host_page);
 void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool write);
-void translator_enter_jump(struct translator *t, uint64_t rip, const uint8_t *code);
+/* Enters RIP, or (plus FRAME_CROSS) the page that b crosses into. */
+void translator_enter_jump(struct translator *t, uint64_t rip, const struct tblock *b);
+void translator_enter_cross(struct translator *t, uint64_t page, const struct tblock *b);
 void translator_forget_jumps(struct translator *t);
 
 /* --- code_pages.c: pages that hold translated code, for all vCPUs of a VM --- */
@@ -155,18 +159,21 @@ enum code_mark code_mark_page(struct x86_cpu *cpu, const uint8_t *host);
 void code_written(struct vm *vm, const uint8_t *host, size_t size);
 
 /* --- translate.c --- */
-/* Translates what stands at that host address, `available` bytes up to the page's end; NULL: the
- * first instruction has to be interpreted. May flush the cache. */
-struct tblock *translate(struct translator *t, const uint8_t *host, uint32_t available, uint8_t mode);
+/* Translates what stands at that host address, where RIP is; the page is marked as code. NULL: the first
+ * instruction has to be interpreted, or (*again) translations of addresses are void. May flush the
+ * cache. */
+struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip, uint8_t mode,
+                         bool *again);
 
 /* --- stub.c --- */
 void stub_emit_all(struct translator *t);
 /* Runs emitted code from b's body until it leaves; t->status says how. */
 void translator_run(struct translator *t, const struct tblock *b);
 
-/* The block at that host address: found, or translated. NULL: go on with the interpreter, or (*again)
- * look the address up anew. May flush the cache. */
-struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint8_t mode, bool *again);
+/* The block at that host address, where RIP is: found, or translated. NULL: go on with the interpreter,
+ * or (*again) look the address up anew. May flush the cache. */
+struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint64_t rip, uint8_t mode,
+                          bool *again);
 /* The mode for the vCPU's state now. 64-bit mode only. */
 uint8_t translator_mode(const struct translator *t);
 /* Runs translated code from RIP, which is at that host address, until it leaves; *status as a handler
@@ -294,7 +301,8 @@ tr_fn *tr_find_system(const struct translation *x);
 tr_fn *tr_find_vector(const struct insn *i, uint8_t mode);
 void tr_finish_exits(struct translation *x);
 void tr_fall_through(struct translation *x, uint32_t offset);
-/* RIP in R11: to the block there. Before the jump, adds `pop` to the guest's stack pointer. */
-void tr_jump_cache(struct translation *x, int32_t pop);
+/* RIP in R11: calls the stub unless the jump cache has it; R10 is its index then, for tr_jump_entry. */
+void tr_jump_compare(struct translation *x, enum frame_stub miss);
+struct emit_mem tr_jump_entry(const struct translation *x, uint8_t index, size_t member);
 
 #endif
