@@ -20,7 +20,7 @@
 #include "engine/soft/translator.h"
 #include "x86/level.h"
 
-enum { HASH_NONE_BYTE = 0xFF, ENTRY_CALL = 8 };
+enum { HASH_NONE_BYTE = 0xFF };
 
 static size_t pages_of(size_t bytes)
 {
@@ -235,12 +235,10 @@ static void note_thrash(struct translator *t, uint64_t host_page)
 
 static void make_stale(struct translator *t, struct tblock *b)
 {
-    const size_t stub = offsetof(struct frame, stub) + 8 * (size_t)STUB_STALE;
     const uint32_t entry[] = {b->code, b->code + b->body, b->code + b->live};
     for (unsigned int n = 0; n < ARRAY_SIZE(entry); n++) {
         struct emit e = {t->exec.write + entry[n]};
-        emit_call(&e, emit_frame(stub));
-        assert(e.p - (t->exec.write + entry[n]) == ENTRY_CALL);
+        emit_call(&e, t->exec.write + t->stub[STUB_STALE]);
     }
     b->stale = true;
 }

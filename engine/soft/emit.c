@@ -205,9 +205,11 @@ void emit_mov_imm(struct emit *e, uint8_t to, uint64_t v)
     }
 }
 
-void emit_call(struct emit *e, struct emit_mem m)
+void emit_call(struct emit *e, const uint8_t *target)
 {
-    emit_rm(e, 0xFF, 0, 2, m);
+    emit8(e, 0xE8);
+    emit32(e, 0);
+    emit_patch(e->p - 4, target);
 }
 
 void emit_jmp_mem(struct emit *e, struct emit_mem m)

@@ -96,7 +96,7 @@ void emit_load32(struct emit *e, uint8_t to, struct emit_mem m);
 void emit_lea(struct emit *e, uint8_t to, struct emit_mem m);
 void emit_lea_self(struct emit *e, uint8_t to, const uint8_t *target); /* by RIP: of the code itself */
 void emit_mov_imm(struct emit *e, uint8_t to, uint64_t v); /* the shortest that does not need flags */
-void emit_call(struct emit *e, struct emit_mem m);
+void emit_call(struct emit *e, const uint8_t *target); /* in the written mapping, as e */
 void emit_jmp_mem(struct emit *e, struct emit_mem m);
 
 /* Jumps with a 32-bit displacement to be filled in; return where it is. */

@@ -34,7 +34,7 @@ enum {
 /* Guest registers that have no host register: R10 R11 R14 R15. */
 enum { FRAME_DISPLACED = 4 };
 
-/* Why emitted code calls: index of frame.stub. */
+/* Why emitted code calls. */
 enum frame_stub {
     STUB_MISS,   /* the TLB does not have the page: fill and try again, or interpret the instruction */
     STUB_CALL,   /* interpret this instruction */
@@ -46,6 +46,8 @@ enum frame_stub {
     STUB_VECTOR, /* vector registers are not loaded */
     STUB_COUNT,
 };
+
+struct translator;
 
 struct frame_tlb {
     uint64_t addend[FRAME_INDEXES]; /* host address = linear address + addend - FRAME_TLB_BIAS */
@@ -79,10 +81,10 @@ struct frame {
     uint64_t mask_system, mask_not_if, mask_not_df;
     uint64_t mask_sign[2], mask_bit[2]; /* of 32 and 64 bits: the sign; the offset of a bit */
     struct x86_cpu *cpu;
-    void *translator;
+    struct translator *translator;
     const uint8_t *resume; /* where emitted code goes on */
-    const uint8_t *stub[STUB_COUNT];
-    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 88 - 8 * STUB_COUNT];
+    const uint8_t *(*land)(struct translator *, const uint8_t *ret); /* behind all stubs */
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 96];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
     struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];

@@ -126,8 +126,7 @@ static void put_save_state(struct translator *t, struct emit *e)
     put_vectors_if_live(t, e, true);
 }
 
-typedef const uint8_t *land_fn(struct translator *t, const uint8_t *ret);
-static land_fn stub_land;
+static const uint8_t *stub_land(struct translator *t, const uint8_t *ret);
 
 static void put_enter(struct emit *e)
 {
@@ -152,15 +151,16 @@ void stub_emit_all(struct translator *t)
     put_save_state(t, &e);
     emit8(&e, 0x5E); /* pop rsi: the return address */
     emit_load(&e, RDI, emit_frame(offsetof(struct frame, translator)));
-    emit_mov_imm(&e, RAX, (uint64_t)(uintptr_t)stub_land);
-    PUT(&e, "\xFF\xD0\x48\x85\xC0"); /* call rax; test rax, rax */
+    t->frame->land = stub_land;
+    emit_rm(&e, 0xFF, 0, 2, emit_frame(offsetof(struct frame, land)));
+    PUT(&e, "\x48\x85\xC0"); /* test rax, rax */
     uint8_t *leave = emit_jcc(&e, 4);
     emit_store(&e, emit_frame(offsetof(struct frame, resume)), RAX);
     emit_patch(emit_jmp(&e), load);
     emit_patch(leave, e.p);
     put_leave(&e);
     for (unsigned int n = 0; n < STUB_COUNT; n++) {
-        t->frame->stub[n] = t->exec.exec + (e.p - t->exec.write);
+        t->stub[n] = (uint32_t)(e.p - t->exec.write);
         emit_rm(&e, 0xC7, 0, 0, emit_frame(offsetof(struct frame, kind)));
         emit32(&e, n);
         emit_patch(emit_jmp(&e), save);
@@ -253,7 +253,7 @@ static const uint8_t *step(struct translator *t, const struct tsite *s, const ui
 static const uint8_t *land_call(struct translator *t, const struct tsite *s, const uint8_t *ret)
 {
     struct x86_cpu *cpu = t->cpu;
-    struct uop *u = &t->uops[s->data];
+    struct uop *u = &t->uops[s->uop];
     uint64_t epoch = t->epoch;
     cpu->rip = t->frame->page + s->guest + s->length;
     cpu->code_page = ~(uint64_t)0;
@@ -276,18 +276,18 @@ static bool is_canonical(uint64_t a)
 static const uint8_t *land_miss(struct translator *t, const struct tsite *s, const uint8_t *ret)
 {
     struct x86_cpu *cpu = t->cpu;
-    uint64_t linear = s->reg == EMIT_NO_REG ? t->frame->address : cpu->gpr[s->reg];
+    uint64_t linear = s->miss.reg == EMIT_NO_REG ? t->frame->address : cpu->gpr[s->miss.reg];
     uint64_t epoch = t->epoch;
     const struct frame_tlb *tlb = &t->frame->tlb[cpu->tlb_context];
     uint32_t index = linear >> PAGE_SHIFT & (FRAME_INDEXES - 1);
-    uint64_t tag = s->write ? tlb->write[index] : tlb->read[index];
+    uint64_t tag = s->miss.write ? tlb->write[index] : tlb->read[index];
     void *host = NULL;
     /* A page that is there already: the operand is not aligned, or goes on in the next page. */
     if (tag != -(linear & PAGE_MASK) && is_canonical(linear) &&
-        x86_mem_host(cpu, linear, 1, s->write ? X86_WRITE : X86_READ, &host) == X86_OK && host) {
-        translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->write);
+        x86_mem_host(cpu, linear, 1, s->miss.write ? X86_WRITE : X86_READ, &host) == X86_OK && host) {
+        translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->miss.write);
         if (t->epoch == epoch && translator_is_current(t))
-            return resume_at(t, ret - s->retry);
+            return resume_at(t, ret - s->miss.retry);
         cpu->shadow |= s->shadow ? X86_SHADOW_STI : 0;
         return leave_at(t, t->frame->page + s->guest, X86_OK);
     }
@@ -299,7 +299,7 @@ static const uint8_t *land_chain(struct translator *t, const struct tsite *s, co
 {
     const struct tblock *from = tblock_at(t, s->ret);
     uint64_t rip = t->frame->page + s->guest, epoch = t->epoch;
-    uint32_t patch = s->data;
+    uint32_t patch = s->patch;
     bool live = s->live;
     bool again;
     (void)ret;
@@ -351,7 +351,7 @@ static const uint8_t *land_cross(struct translator *t, const struct tsite *s, co
 /* The block was invalidated. If there is a new one, what jumps here goes on to it. */
 static const uint8_t *land_stale(struct translator *t, const uint8_t *ret)
 {
-    uint32_t at = (uint32_t)(ret - t->exec.exec) - 8;
+    uint32_t at = (uint32_t)(ret - t->exec.exec) - STUB_CALL_BYTES;
     const struct tblock *b = tblock_at(t, at);
     uint64_t offset = b->host & ~PAGE_MASK;
     uint64_t rip = at == b->code ? t->frame->address : t->frame->page + offset;

@@ -321,7 +321,7 @@ static void finish_exit(struct translation *x, const struct texit *exit)
         struct tsite *s = tr_call_stub(x, STUB_CHAIN);
         s->guest = (uint16_t)exit->target;
         s->live = exit->live;
-        s->data = (uint32_t)(exit->patch - x->base);
+        s->patch = (uint32_t)(exit->patch - x->base);
         return;
     }
     (void)load_target(x, exit->target);

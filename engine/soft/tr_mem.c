@@ -148,9 +148,9 @@ static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8
     emit_vex_rr(e, OP_SHRX, true, false, RCX, R10, RCX);
     uint8_t *hit = emit_jrcxz(e);
     struct tsite *s = tr_call_stub(x, STUB_MISS);
-    s->retry = (uint16_t)(e->p - retry);
-    s->reg = guest;
-    s->write = write;
+    s->miss.retry = (uint16_t)(e->p - retry);
+    s->miss.reg = guest;
+    s->miss.write = write;
     emit_patch8(hit, e->p);
     *m = emit_indexed(a, R10, 0, -FRAME_TLB_BIAS);
 }

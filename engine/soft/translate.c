@@ -41,14 +41,14 @@
 #include "x86/level.h"
 #include "x86/mem.h"
 
-enum { CODE_ALIGN = 16, PATCH_BYTES = 8, SITE_CALL_BYTES = 8 };
+enum { CODE_ALIGN = 16, PATCH_BYTES = STUB_CALL_BYTES };
 
 /* --- sites --- */
 
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
 {
     struct translator *t = x->t;
-    emit_call(&x->e, emit_frame(offsetof(struct frame, stub) + 8 * (size_t)kind));
+    emit_call(&x->e, x->base + t->stub[kind]);
     uint32_t n = t->site_count++, ret = (uint32_t)(x->e.p - x->base);
     for (; t->granules <= ret >> SITE_GRANULE_SHIFT; t->granules++)
         t->granule[t->granules] = n;
@@ -57,7 +57,6 @@ struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
         .guest = x->at,
         .length = x->i ? x->i->length : 0,
         .kind = (uint8_t)kind,
-        .reg = EMIT_NO_REG,
         .shadow = x->shadow,
     };
     return &t->sites[n];
@@ -77,7 +76,7 @@ void tr_call_interpreter(struct translation *x)
     u->fn = x86_select(t->cpu, x->i);
     if (changes_mode(x->i))
         u->insn.flags |= INSN_ENDS;
-    tr_call_stub(x, STUB_CALL)->data = t->uop_count++;
+    tr_call_stub(x, STUB_CALL)->uop = t->uop_count++;
     x->vectors_known = false;
 }
 

@@ -25,6 +25,7 @@ enum {
     TBLOCK_BYTES = 256, /* of guest code */
     TBLOCK_SITES = 4 * TBLOCK_INSNS,
     SITE_GRANULE_SHIFT = 7,
+    STUB_CALL_BYTES = 5, /* a call of a stub */
     JOURNAL = 16384,
     /* A page whose blocks were invalidated this often, with less than that time between two, is
      * interpreted until it has been left alone for that time. */
@@ -54,18 +55,25 @@ struct tblock {
 
 /* A place in emitted code that calls a stub; `ret` is the return address. Sorted by it. */
 struct tsite {
-    uint32_t ret;   /* offset in the cache */
-    uint32_t data;  /* STUB_CALL: index of the uop; STUB_CHAIN: offset of the displacement to patch */
-    uint16_t retry; /* STUB_MISS: ret minus this is the beginning of the access */
+    uint32_t ret; /* offset in the cache */
+    union {
+        uint32_t uop;   /* STUB_CALL: index */
+        uint32_t patch; /* STUB_CHAIN: offset of the displacement to patch */
+        struct {        /* STUB_MISS */
+            uint16_t retry; /* ret minus this is the beginning of the access */
+            uint8_t reg;    /* guest register that holds the address, or EMIT_NO_REG: R11 */
+            bool write;
+        } miss;
+    };
     uint16_t next;  /* ret plus this is the instruction that follows */
     uint16_t guest; /* offset of the instruction in its page; STUB_CHAIN: of the target */
     uint8_t length; /* of the guest instruction */
     uint8_t kind;   /* enum frame_stub */
-    uint8_t reg;    /* STUB_MISS: guest register that holds the address, or EMIT_NO_REG: R11 */
-    bool write;
-    bool live;   /* STUB_CHAIN: vector registers are loaded */
-    bool shadow; /* the instruction follows STI: no interrupt before it */
+    bool live;      /* STUB_CHAIN: vector registers are loaded */
+    bool shadow;    /* the instruction follows STI: no interrupt before it */
 };
+
+_Static_assert(sizeof(struct tsite) == 16, "there are hundreds of thousands");
 
 struct translator_stats {
     uint64_t entered, translated, guest_insns, host_bytes, flushes, invalidated, stale;
@@ -92,6 +100,7 @@ struct translator {
     uint32_t used;       /* bytes of exec */
     uint32_t first_code; /* where blocks begin, after the stubs */
     uint32_t entry;      /* offset of the code that C calls */
+    uint32_t stub[STUB_COUNT]; /* likewise, of what emitted code calls */
 
     struct tblock *blocks;
     uint32_t block_count;
