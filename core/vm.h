@@ -59,6 +59,9 @@ struct vm {
     uint32_t vcpu_count;
     struct vcpu *vcpu[VM_MAX_VCPUS];
     bool interpret;   /* engine soft: no translator; set before the VM is made */
+    bool statistics;  /* count also what costs time to count; likewise */
+    /* Names generated code, for profilers (NULL: nobody asks); a vCPU's thread. Likewise. */
+    void (*note_code)(struct vm *vm, const void *code, size_t size, const char *name);
     uint32_t tsc_khz; /* of the guest's TSC, set before the vCPUs are made; 0: 1 GHz */
 
     /* What an exit means: machine/exits.c. Returns OK, or ERR_STOPPED when the vCPU must leave. */

@@ -42,6 +42,7 @@ const char options_run_help[] =
     "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
     "      --no-reboot      a guest's reboot ends the run with status 0\n"
     "      --stats          counters on standard error at the end\n"
+    "      --perf-map       write /tmp/perf-PID.map: names of translated guest code, for perf\n"
     "      --no-sandbox     keep all privileges: for debuggers and sanitizers, never otherwise\n"
     "  -v, --verbose        more messages; twice: all\n"
     "  -h, --help           this text\n"
@@ -134,6 +135,13 @@ static const char *apply_no_reboot(struct run_options *o, const char *value)
     return NULL;
 }
 
+static const char *apply_perf_map(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->perf_map = true;
+    return NULL;
+}
+
 static const char *apply_stats(struct run_options *o, const char *value)
 {
     (void)value;
@@ -170,7 +178,8 @@ static const struct option options[] = {
     {'e', "engine", true, apply_engine},      {0, "name", true, apply_name},
     {0, "translator", true, apply_translator},
     {0, "exit-port", false, apply_exit_port}, {0, "no-reboot", false, apply_no_reboot},
-    {0, "stats", false, apply_stats},         {0, "no-sandbox", false, apply_no_sandbox},
+    {0, "stats", false, apply_stats},         {0, "perf-map", false, apply_perf_map},
+    {0, "no-sandbox", false, apply_no_sandbox},
     {'v', "verbose", false, apply_verbose},   {'h', "help", false, apply_help},
 };
 

@@ -13,6 +13,7 @@ struct run_options {
     struct vm_config config;
     bool help;       /* -h: nothing else counts */
     bool stats;      /* engine's counters at the end */
+    bool perf_map;   /* generated code is named for perf */
     bool no_reboot;  /* a guest's reboot ends the run */
     bool no_sandbox; /* debugging only */
     enum seam_log_level log_level;

@@ -9,7 +9,7 @@
  *    guest's timer, thousands of times a second, so the system call is left out unless the new
  *    deadline is earlier than the one armed: an early wake-up is harmless, vm_timers_run finds
  *    nothing due and arms the next.
- *  - Executable memory is one memfd mapped twice, writable and executable, at different addresses.
+ *  - Executable memory is shared memory mapped twice, writable and executable, at different addresses.
  *    It is possible only before the sandbox is in force (sandbox.c): engines allocate it in
  *    vm_create and vcpu_create.
  *  - Steal time is the scheduler's run delay, the second number of
@@ -217,7 +217,7 @@ const char *seam_errno_hint(int error)
         return "free some memory, or raise 'ulimit -v'";
     case EACCES:
     case EPERM:
-        return "SELinux, or /proc/sys/vm/memfd_noexec?";
+        return "SELinux?";
     default:
         return "see 'lodge doctor'";
     }
@@ -243,39 +243,37 @@ static int exec_failed(void)
                                                                                    : ERR_NO_MEMORY;
 }
 
-/* Both mappings of the descriptor; errno says what failed. */
-static bool map_twice(struct seam_exec *e, int fd, size_t size)
+/*
+ * One piece of shared memory, mapped twice; errno says what failed. Anonymous, with MREMAP_MAYMOVE of
+ * nothing for the second mapping, rather than a memfd: perf looks for names of code (perf_map.c) only
+ * in memory that is no file's.
+ */
+static bool map_twice(struct seam_exec *e, size_t size)
 {
     int error;
     void *w, *x;
 
-    if (ftruncate(fd, (off_t)size) != 0)
-        return false;
-    w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (w == MAP_FAILED)
         return false;
-    x = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    error = errno;
-    if (x == MAP_FAILED) {
-        munmap(w, size);
-        errno = error;
-        return false;
+    x = mremap(w, 0, size, MREMAP_MAYMOVE);
+    if (x != MAP_FAILED && mprotect(x, size, PROT_READ | PROT_EXEC) == 0) {
+        *e = (struct seam_exec){.write = w, .exec = x, .size = size};
+        return true;
     }
-    *e = (struct seam_exec){.write = w, .exec = x, .size = size};
-    return true;
+    error = errno;
+    if (x != MAP_FAILED)
+        munmap(x, size);
+    munmap(w, size);
+    errno = error;
+    return false;
 }
 
 int seam_exec_alloc(struct seam_exec *e, size_t size)
 {
-    int fd = memfd_create("lodge-code", MFD_CLOEXEC);
-    int err = OK;
-
-    if (fd < 0)
-        return exec_failed();
-    if (!map_twice(e, fd, (size + PAGE_SIZE - 1) & PAGE_MASK)) /* of nothing: EINVAL */
-        err = exec_failed();
-    close(fd);
-    return err;
+    if (map_twice(e, (size + PAGE_SIZE - 1) & PAGE_MASK)) /* of nothing: EINVAL */
+        return OK;
+    return exec_failed();
 }
 
 /* WRGSBASE, where the kernel lets programs use it (from Linux 5.9 on, if the processor has it). */

@@ -38,6 +38,7 @@
 #include "hosted/boot_files.h"
 #include "hosted/engines.h"
 #include "hosted/home.h"
+#include "hosted/perf_map.h"
 #include "hosted/ram.h"
 #include "hosted/report.h"
 #include "hosted/sandbox.h"
@@ -162,7 +163,10 @@ static int build(struct home *h, char *message)
     pthread_mutex_init(&h->late_lock, NULL);
     log_limit_init(&h->log_limit);
     console_init(h);
+    h->vm.statistics = h->options.stats;
     err = choose_engine(h, message);
+    if (!err && h->options.perf_map)
+        err = perf_map_open(&h->vm, message, MESSAGE);
     if (!err)
         err = ram_create(&h->ram, c->memory, message, MESSAGE);
     if (!err)

@@ -130,6 +130,7 @@ int translator_create(struct translator **out, struct x86_cpu *cpu)
     if (!t)
         return err;
     t->cpu = cpu;
+    t->counts = cpu->vcpu.vm->statistics;
     if (!host_has_enough(t)) {
         err = ERR_UNSUPPORTED;
         goto fail;

@@ -197,7 +197,10 @@ void translator_run(struct translator *t, const struct tblock *b)
     f->resume = resume_at(t, tblock_body(t, b));
     t->stats.entered++;
     seam_set_frame(f);
+    uint64_t began = t->counts ? __builtin_ia32_rdtsc() : 0;
     ((enter_fn *)(uintptr_t)(t->exec.exec + t->entry))();
+    if (t->counts)
+        t->stats.cycles += __builtin_ia32_rdtsc() - began;
 }
 
 /* --- landing --- */

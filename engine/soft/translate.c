@@ -36,6 +36,7 @@
  * which stops nobody else.
  */
 #include "core/assert.h"
+#include "core/fmt.h"
 #include "core/mem.h"
 #include "engine/soft/translator.h"
 #include "x86/level.h"
@@ -258,8 +259,18 @@ static struct tblock *make_twin(struct translator *t, const struct tblock *b)
     return twin;
 }
 
-/* The code of a block whose guest code is in x. */
-static void translate_block(struct translation *x)
+static void note_for_profilers(const struct translator *t, const struct tblock *b, uint64_t rip)
+{
+    struct vm *vm = t->cpu->vcpu.vm;
+    char name[48];
+    if (!vm->note_code)
+        return;
+    fmt(name, sizeof(name), "guest:%u:%lx", t->cpu->cpl, rip);
+    vm->note_code(vm, t->exec.exec + b->code, b->length, name);
+}
+
+/* The code of a block whose guest code, at rip, is in x. */
+static void translate_block(struct translation *x, uint64_t rip)
 {
     struct translator *t = x->t;
     struct tblock *b = x->b;
@@ -276,6 +287,7 @@ static void translate_block(struct translation *x)
     b->length = (uint32_t)(x->e.p - x->base) - b->code;
     assert(b->insns > 0 && b->length <= CODE_BLOCK_MAX - 64);
     t->used = (b->code + b->length + CODE_ALIGN - 1) & ~(uint32_t)(CODE_ALIGN - 1);
+    note_for_profilers(t, b, rip);
     t->serialise = true;
     t->stats.translated++;
     t->stats.guest_insns += b->insns;
@@ -307,7 +319,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip
         .code = code,
         .code_size = size,
     };
-    translate_block(&x);
+    translate_block(&x, rip);
     enter_block(t, b);
     if (twin) {
         twin->code = b->code;

@@ -76,6 +76,7 @@ struct tsite {
 _Static_assert(sizeof(struct tsite) == 16, "there are hundreds of thousands");
 
 struct translator_stats {
+    uint64_t cycles; /* of the host's TSC in emitted code and its stubs, if t->counts */
     uint64_t entered, translated, guest_insns, host_bytes, flushes, invalidated, stale;
     uint64_t tlb_fills, tlb_slow, tlb_flushes, page_flushes, jump_misses, chains, polls, calls;
     uint64_t calls_by_op[INSN_OP_COUNT];

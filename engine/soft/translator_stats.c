@@ -49,9 +49,13 @@ size_t translator_print(const struct translator *t, char *buf, size_t size)
               "misses, %lu chained, %lu polls, %lu stale; TLB flushes %lu, of pages %lu\n",
               id, s->tlb_fills, s->tlb_slow, s->calls, s->jump_misses, s->chains, s->polls, s->stale,
               s->tlb_flushes, s->page_flushes);
-    if (t->counts)
-        n = print(buf, size, n, "vCPU %u: %lu instructions in blocks entered\n", id,
-                  t->frame->instructions);
+    if (t->counts && t->frame->instructions >= 100) {
+        uint64_t cycles = s->cycles / (t->frame->instructions / 100);
+        n = print(buf, size, n,
+                  "vCPU %u: %lu instructions in the blocks entered, %lu.%lu%lu TSC cycles for each, stubs "
+                  "included\n",
+                  id, t->frame->instructions, cycles / 100, cycles / 10 % 10, cycles % 10);
+    }
     n = print(buf, size, n, "vCPU %u: interpreted:", id);
     unsigned int op = INSN_OP_COUNT;
     uint64_t count = UINT64_MAX;

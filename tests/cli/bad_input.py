@@ -190,13 +190,6 @@ def test_no_descriptors_left():
     check(HOST in ended and OK in ended, ended)
 
 
-def test_no_descriptor_for_executable_memory():
-    """RAM, kernel, timer and eventfd get the last four; what generated code is in gets none."""
-    r = run("run", "-k", guest(), "-m", "16M", preexec_fn=lambda:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7)))
-    check_refused(r, HOST, "executable memory: Too many open files .*raise 'ulimit -n'")
-
-
 def test_memory_limits():
     """From too little to enough for all: each time what was short is said, and what to do."""
     seen = set()
@@ -208,6 +201,7 @@ def test_memory_limits():
         check_refused(r, HOST, "ulimit -v")
         seen.add(r.err)
     check(r.status == OK and len(seen) > 1, (r, seen))
+    check(any("executable memory: " in line for line in seen), seen)
 
 
 def test_no_threads_left():
