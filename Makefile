@@ -239,7 +239,7 @@ hosted-unit: $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS)
 # The production objects: they are run in the rig, where nothing is to spare. KVM_TEST_PROGRAMS have a
 # main function, the other files of tests/kvm are what they share.
 
-KVM_TEST_PROGRAMS := clock deliver events leftovers move state
+KVM_TEST_PROGRAMS := clock deliver events leftovers move same state
 KVM_TEST_BINS := $(KVM_TEST_PROGRAMS:%=$(O)/kvm-test/%)
 KVM_TEST_SHARED := $(patsubst %.c,$(O)/kvm-test/%.o,$(filter-out \
     $(KVM_TEST_PROGRAMS:%=tests/kvm/%.c),$(wildcard tests/kvm/*.c)) tests/lib/unit.c)

@@ -26,7 +26,7 @@
 
 /* --- emitting them --- */
 
-enum { CPU = RCX, STATUS_FLAGS_OFF = 0x7FFFF72A /* ~0x8D5, bits below 31 */ };
+enum { CPU = RCX, MXCSR_MASK = 0xFFFF, STATUS_FLAGS_OFF = 0x7FFFF72A /* ~0x8D5, bits below 31 */ };
 
 static struct emit_mem in_cpu(size_t offset)
 {
@@ -64,6 +64,9 @@ static void put_vectors(struct translator *t, struct emit *e, bool save)
     emit_store(e, header, RAX);
     if (!save)
         return;
+    /* XSAVE has stored which bits of MXCSR the host has. */
+    emit_rm(e, 0xC7, 0, 0, in_cpu(fpu + offsetof(struct x86_fpu, mxcsr_mask)));
+    emit32(e, MXCSR_MASK);
     emit_rm(e, EMIT_OP(0, 1, 0xAE), 0, 2, emit_frame(offsetof(struct frame, host_mxcsr)));
     if (t->has_avx)
         PUT(e, "\xC5\xF8\x77"); /* vzeroupper */

@@ -188,7 +188,7 @@ static void test_without_offset(void)
 
 int main(void)
 {
-    vm_shape_init(&shape, VCPUS, MEMORY);
+    vm_shape_init(&shape, VCPUS, MEMORY, &engine_kvm);
     UNIT_RUN(test_with_offset);
     UNIT_RUN(test_without_offset);
     return unit_done();

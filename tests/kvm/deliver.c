@@ -358,7 +358,7 @@ int main(int argc, char **argv)
     }
     printf("seeds %llu to %llu\n", (unsigned long long)seed,
            (unsigned long long)(seed + count - 1));
-    vm_shape_init(&shape, 1, MEMORY);
+    vm_shape_init(&shape, 1, MEMORY, &engine_kvm);
     UNIT_RUN(test_deliver);
     return unit_done();
 }

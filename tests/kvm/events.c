@@ -199,7 +199,7 @@ static void test_dirty_pages(void)
 
 int main(void)
 {
-    vm_shape_init(&shape, 1, MEMORY);
+    vm_shape_init(&shape, 1, MEMORY, &engine_kvm);
     UNIT_RUN(test_interrupts);
     UNIT_RUN(test_interrupts_without_end);
     UNIT_RUN(test_writes);

@@ -124,7 +124,7 @@ static void test_beyond_level(void)
 
 int main(void)
 {
-    vm_shape_init(&shape, VCPUS, MEMORY);
+    vm_shape_init(&shape, VCPUS, MEMORY, &engine_kvm);
     UNIT_RUN(test_reset_forgets);
     UNIT_RUN(test_beyond_level);
     return unit_done();

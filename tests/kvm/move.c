@@ -342,7 +342,7 @@ int main(int argc, char **argv)
         files.initrd = open_file(argv[i + 1]);
     printf("%s, %u vCPUs, seed %llu, engines %s\n", options.kernel, options.vcpus,
            (unsigned long long)options.seed, options.engines);
-    vm_shape_init(&shape, options.vcpus, options.memory << 20);
+    vm_shape_init(&shape, options.vcpus, options.memory << 20, strchr(options.engines, 'k') ? &engine_kvm : &engine_soft);
     shape.console = &console_ops;
     snprintf(shape.config.append, sizeof(shape.config.append), "%s", options.append);
     UNIT_RUN(test_moved);

@@ -266,7 +266,7 @@ int main(int argc, char **argv)
     }
     printf("seeds %llu to %llu\n", (unsigned long long)seed,
            (unsigned long long)(seed + count - 1));
-    vm_shape_init(&shape, VCPUS, MEMORY);
+    vm_shape_init(&shape, VCPUS, MEMORY, &engine_kvm);
     vm_env_create(&source, &shape, &engine_soft);
     vm_env_create(&target, &shape, &engine_kvm);
     UNIT_RUN(test_there_and_back);

@@ -30,10 +30,10 @@ static void give_up(const char *what, const char *why)
     exit(1);
 }
 
-void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory)
+void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory, const struct engine *first)
 {
     char message[256] = "";
-    struct vm_env *first = calloc(1, sizeof(*first));
+    struct vm_env *env = calloc(1, sizeof(*env));
     struct ram ram;
 
     memset(s, 0, sizeof(*s));
@@ -43,14 +43,15 @@ void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory)
     s->config.exit_port = true;
     s->console = &no_console;
     s->level = *x86_level_find(s->config.level);
-    engine_kvm.adapt_profile(&s->level);
-    if (!first || ram_create(&ram, memory, message, sizeof(message)) != OK)
+    if (first->adapt_profile)
+        first->adapt_profile(&s->level);
+    if (!env || ram_create(&ram, memory, message, sizeof(message)) != OK)
         give_up("memory", message);
     s->ram = ram.base;
-    vm_env_create(first, s, &engine_kvm); /* which knows the TSC's rate */
-    s->config.tsc_khz = first->home.vm.tsc_khz;
-    vm_env_destroy(first);
-    free(first);
+    vm_env_create(env, s, first);
+    s->config.tsc_khz = env->home.vm.tsc_khz;
+    vm_env_destroy(env);
+    free(env);
 }
 
 void vm_env_create(struct vm_env *e, const struct vm_shape *s, const struct engine *engine)

@@ -18,7 +18,7 @@ enum { VM_ENV_STATE = 64 << 10 };
 /* What all machines of a test have in common. */
 struct vm_shape {
     struct vm_config config; /* its TSC's rate is set by vm_shape_init */
-    struct x86_level level;  /* as this host's KVM can give it: soft can give that, too */
+    struct x86_level level;  /* as the first engine can give it on this host */
     uint8_t *ram;
     const struct console_ops *console;
     void *console_owner;
@@ -34,8 +34,9 @@ struct vm_state {
     uint8_t bytes[VM_ENV_STATE];
 };
 
-/* Both end the program with a message if the host is in the way. */
-void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory);
+/* Both end the program with a message if the host is in the way. `first`: the engine that level and
+ * TSC's rate are asked of; kvm, if it is among those that are used. */
+void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory, const struct engine *first);
 void vm_env_create(struct vm_env *e, const struct vm_shape *s, const struct engine *engine);
 void vm_env_destroy(struct vm_env *e);
 

@@ -3,8 +3,9 @@
 # Copyright The Lodge authors
 """Stock guests under Lodge: each Debian kernel to userland and power-off, GNU Mach to its banner.
 
-  stock.py BUILD_DIR [KERNEL:VCPUS ...]    default: all kernels with 1, 2 and 4 vCPUs, one with 8
-                                           (LODGE_NIGHTLY set: and 16), and gnumach
+  stock.py BUILD_DIR [KERNEL:VCPUS[:interpreted] ...]
+      default: all kernels with 1, 2 and 4 vCPUs, one with 8 (LODGE_NIGHTLY set: and 16), one with 2 by
+      the interpreter alone (--translator=off), and gnumach
 
 Environment: LODGE_REPEAT=N runs each N times; LODGE_ENGINE is passed
 with -e (soft).
@@ -70,7 +71,7 @@ def unexpected_warnings(kernel, text):
 
 def programs(vcpus):
     """The test programs that are run, with the number of their tests."""
-    return [("selftest", SELFTESTS)] + ([("litmus", LITMUS)] if vcpus > 1 else [])
+    return [("selftest", SELFTESTS), ("jit", 1)] + ([("litmus", LITMUS)] if vcpus > 1 else [])
 
 
 def without_kernel_messages(text):
@@ -103,12 +104,13 @@ def check_debian(kernel, vcpus, status, text):
     return problems
 
 
-def test_debian(build, kernel, vcpus):
+def test_debian(build, kernel, vcpus, interpreted):
     guest = os.path.join(build, "guests", kernel)
     run_list = ",".join(name for name, _ in programs(vcpus))
     status, text, took = run(build, [
         "-k", f"{guest}/vmlinuz", "-i", f"{guest}/initrd", "-m", "512M", "-c", str(vcpus), "--append",
-        f"console=ttyS0 lodge.run={run_list},warnings,mitigations"], TIMEOUT)
+        f"console=ttyS0 lodge.run={run_list},warnings,mitigations",
+        *(["--translator=off"] if interpreted else [])], TIMEOUT)
     return check_debian(kernel, vcpus, status, text), text, took
 
 
@@ -154,6 +156,8 @@ def report(name, problems, text, took):
 def default_runs():
     runs = [f"{k}:{n}" for k in KERNELS for n in (1, 2, 4)]
     many = (8, 16) if os.environ.get("LODGE_NIGHTLY") else (8,)
+    if os.environ.get("LODGE_ENGINE", "soft") == "soft":
+        runs.append(f"{KERNELS[0]}:2:interpreted")
     return runs + [f"{KERNELS[0]}:{n}" for n in many] + ["gnumach:1"]
 
 
@@ -163,12 +167,12 @@ def main():
     failed = 0
     for _ in range(int(os.environ.get("LODGE_REPEAT", "1"))):
         for item in wanted:
-            kernel, vcpus = item.split(":")
+            kernel, vcpus, *how = item.split(":")
             if kernel == "gnumach":
                 result = test_gnumach(build)
             else:
-                result = test_debian(build, kernel, int(vcpus))
-            failed += report(f"stock {kernel} with {vcpus} vCPUs", *result)
+                result = test_debian(build, kernel, int(vcpus), how == ["interpreted"])
+            failed += report(" ".join([f"stock {kernel} with {vcpus} vCPUs", *how]), *result)
     sys.exit(1 if failed else 0)
 
 
