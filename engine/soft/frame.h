@@ -94,10 +94,10 @@ _Static_assert(offsetof(struct frame, go) == PAGE_SIZE, "spill area and the rest
 _Static_assert(offsetof(struct frame, tlb) == 2 * PAGE_SIZE, "pages by purpose");
 
 /* Values that no address makes a hit. Zero does, since a page with that index is not page 0, but for
- * the first sixteen indexes (operands that have to be aligned are checked from bit 16 on) and the
- * last one (an operand that ends beyond the address space). There it is a page that differs from all
- * of this index in bit 27. */
-enum { FRAME_TLB_SPECIAL = 16 };
+ * the first FRAME_ALIGN_MAX indexes (an operand that has to be aligned to 2^n bytes is checked from bit
+ * 12 + n on) and the last one (an operand that ends beyond the address space). There it is a page
+ * that differs from all of this index in bit 27. */
+enum { FRAME_ALIGN_MAX = 32, FRAME_TLB_SPECIAL = FRAME_ALIGN_MAX };
 
 static inline uint64_t frame_tlb_none(uint32_t index)
 {

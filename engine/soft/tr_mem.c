@@ -28,6 +28,7 @@
  *
  * What misses is filled and tried again, from the first instruction of the access, or interpreted.
  */
+#include "core/assert.h"
 #include "engine/soft/translator.h"
 
 #define NONE EMIT_NO_REG
@@ -133,6 +134,7 @@ static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8
                    uint32_t size, bool write, uint32_t align, struct emit_mem *m)
 {
     struct emit *e = &x->e;
+    assert(align <= FRAME_ALIGN_MAX);
     size_t tlb = offsetof(struct frame, tlb) + x->context * sizeof(struct frame_tlb);
     size_t tags = write ? offsetof(struct frame_tlb, write) : offsetof(struct frame_tlb, read);
     emit_vex_rr(e, OP_RORX, true, false, RCX, 0, a);
