@@ -113,8 +113,9 @@ static void init_frame(struct translator *t)
             uint32_t index = n < FRAME_TLB_SPECIAL ? n : FRAME_INDEXES - 1;
             f->tlb[c].read[index] = f->tlb[c].write[index] = frame_tlb_none(index);
         }
-        f->jump[c][0].minus_rip = frame_jump_none(0);
     }
+    for (unsigned int n = 0; n < FRAME_JUMPS; n++)
+        f->jump[n][0].minus_rip = frame_jump_none(0);
 }
 
 static void empty_hashes(struct translator *t)
@@ -336,8 +337,7 @@ void translator_flush_page(struct translator *t, uint64_t linear)
     for (uint32_t n = 0; n < j->count; n++) {
         uint32_t at = j->entry[n] & (FRAME_INDEXES - 1);
         struct frame_jump *e = &t->frame->jump[j->entry[n] >> FRAME_INDEX_BITS][at];
-        uint64_t page = -e->minus_rip & PAGE_MASK;
-        if (page == (linear & PAGE_MASK) || page == (linear & PAGE_MASK) + FRAME_CROSS)
+        if ((-e->minus_rip & PAGE_MASK) == (linear & PAGE_MASK))
             e->minus_rip = frame_jump_none(at);
     }
 }
@@ -376,13 +376,13 @@ void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool 
     t->stats.tlb_fills++;
 }
 
-static void enter_jump(struct translator *t, uint64_t rip, uint32_t half, const struct tblock *b)
+static void enter_jump(struct translator *t, unsigned int table, uint64_t rip, const struct tblock *b)
 {
-    uint32_t index = frame_jump_index(rip);
-    struct frame_jump *j = &t->frame->jump[t->cpu->tlb_context][index];
-    if (j->minus_rip != -rip && !journal_note(&t->jump_journal[half], t->cpu->tlb_context, index)) {
+    uint32_t index = frame_jump_index(rip), half = half_of(rip);
+    struct frame_jump *j = &t->frame->jump[table][index];
+    if (j->minus_rip != -rip && !journal_note(&t->jump_journal[half], table, index)) {
         empty_jumps(t, half);
-        (void)journal_note(&t->jump_journal[half], t->cpu->tlb_context, index);
+        (void)journal_note(&t->jump_journal[half], table, index);
     }
     j->minus_rip = -rip;
     j->code = t->exec.exec + b->code;
@@ -390,12 +390,12 @@ static void enter_jump(struct translator *t, uint64_t rip, uint32_t half, const 
 
 void translator_enter_jump(struct translator *t, uint64_t rip, const struct tblock *b)
 {
-    enter_jump(t, rip, half_of(rip), b);
+    enter_jump(t, t->cpu->tlb_context, rip, b);
 }
 
 void translator_enter_cross(struct translator *t, uint64_t page, const struct tblock *b)
 {
-    enter_jump(t, page + FRAME_CROSS, half_of(page), b);
+    enter_jump(t, FRAME_CROSS + (unsigned int)t->cpu->tlb_context, page, b);
 }
 
 void translator_forget_jumps(struct translator *t)

@@ -12,8 +12,8 @@
  * and neighbouring pages share cache lines.
  *
  * Jump cache. By 16 bits of RIP plus RIP / 4096 (functions begin at multiples of 16): minus RIP, and
- * the code to go to. Instructions that go on in the next page have entries, too, with that page's
- * address plus FRAME_CROSS, which no RIP can be.
+ * the code to go to. Instructions that go on in the next page have tables of their own, by that page's
+ * address: any value whatever may be where a jump is to go.
  */
 #ifndef LODGE_ENGINE_SOFT_FRAME_H
 #define LODGE_ENGINE_SOFT_FRAME_H
@@ -27,6 +27,8 @@ enum {
     FRAME_INDEX_BITS = 16, /* what MOVZX takes from a register without touching flags */
     FRAME_INDEXES = 1 << FRAME_INDEX_BITS,
     FRAME_CONTEXTS = X86_TLB_NONE, /* kernel, kernel with SMAP suspended, user */
+    FRAME_CROSS = FRAME_CONTEXTS,  /* first of the jump tables for second pages */
+    FRAME_JUMPS = 2 * FRAME_CONTEXTS,
     /* In the addends of the TLB: so that their low six bits are a count for SHRX. */
     FRAME_TLB_BIAS = PAGE_SHIFT,
 };
@@ -54,8 +56,6 @@ struct frame_tlb {
     uint64_t read[FRAME_INDEXES];   /* minus the page's linear address */
     uint64_t write[FRAME_INDEXES];
 };
-
-#define FRAME_CROSS BIT(62)
 
 struct frame_jump {
     uint64_t minus_rip;
@@ -87,7 +87,7 @@ struct frame {
     uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 96];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
-    struct frame_jump jump[FRAME_CONTEXTS][FRAME_INDEXES];
+    struct frame_jump jump[FRAME_JUMPS][FRAME_INDEXES]; /* by context; FRAME_CROSS + context */
 };
 
 _Static_assert(offsetof(struct frame, go) == PAGE_SIZE, "spill area and the rest are apart");

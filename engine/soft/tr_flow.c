@@ -40,14 +40,11 @@ static void record_exit(struct translation *x, uint8_t *patch, uint64_t target)
 
 /* --- the jump cache --- */
 
-static size_t jump_table(const struct translation *x)
+struct emit_mem tr_jump_entry(const struct translation *x, bool cross, uint8_t index, size_t member)
 {
-    return offsetof(struct frame, jump) + x->context * sizeof(struct frame_jump) * FRAME_INDEXES;
-}
-
-struct emit_mem tr_jump_entry(const struct translation *x, uint8_t index, size_t member)
-{
-    return emit_frame_indexed(index, 3, jump_table(x) + member);
+    unsigned int table = x->context + (cross ? (unsigned int)FRAME_CROSS : 0);
+    size_t at = offsetof(struct frame, jump) + table * sizeof(struct frame_jump) * FRAME_INDEXES;
+    return emit_frame_indexed(index, 3, at + member);
 }
 
 /* RIP in R11: leaves the index for tr_jump_entry in reg. */
@@ -61,10 +58,10 @@ static void jump_index(struct translation *x, uint8_t reg)
 }
 
 /* Leaves the block at RIP = page + target if there is no entry, else goes on. */
-static void jump_compare(struct translation *x, uint8_t index, enum frame_stub miss)
+static void jump_compare(struct translation *x, bool cross, uint8_t index, enum frame_stub miss)
 {
     struct emit *e = &x->e;
-    emit_load(e, RCX, tr_jump_entry(x, index, offsetof(struct frame_jump, minus_rip)));
+    emit_load(e, RCX, tr_jump_entry(x, cross, index, offsetof(struct frame_jump, minus_rip)));
     emit_lea(e, RCX, emit_indexed(RCX, R11, 0, 0));
     uint8_t *hit = emit_jrcxz(e);
     (void)tr_call_stub(x, miss);
@@ -73,18 +70,18 @@ static void jump_compare(struct translation *x, uint8_t index, enum frame_stub m
 
 static void jump_go(struct translation *x, uint8_t index)
 {
-    emit_jmp_mem(&x->e, tr_jump_entry(x, index, offsetof(struct frame_jump, code)));
+    emit_jmp_mem(&x->e, tr_jump_entry(x, false, index, offsetof(struct frame_jump, code)));
 }
 
-void tr_jump_compare(struct translation *x, enum frame_stub miss)
+void tr_jump_compare(struct translation *x, bool cross, enum frame_stub miss)
 {
     jump_index(x, R10);
-    jump_compare(x, R10, miss);
+    jump_compare(x, cross, R10, miss);
 }
 
 static void jump_through_cache(struct translation *x, int32_t pop, enum frame_stub miss)
 {
-    tr_jump_compare(x, miss);
+    tr_jump_compare(x, false, miss);
     if (pop)
         emit_lea(&x->e, tr_host_of[RSP], emit_at(tr_host_of[RSP], pop));
     jump_go(x, R10);
@@ -213,7 +210,7 @@ static bool call_in_page(struct translation *x, uint64_t target)
 static void call_through_cache(struct translation *x)
 {
     jump_index(x, RCX);
-    jump_compare(x, RCX, STUB_BRANCH);
+    jump_compare(x, false, RCX, STUB_BRANCH);
     store_return_address(x, emit_at(R10, 0));
     emit_lea(&x->e, tr_host_of[RSP], emit_at(tr_host_of[RSP], -8));
     jump_index(x, R10);

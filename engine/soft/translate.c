@@ -202,18 +202,17 @@ static void enter_block(struct translator *t, struct tblock *b)
 /* --- instructions across the end of a page --- */
 
 /*
- * Is the next page's linear address still that of the page that the second half was read from? The
- * jump cache says so: it has an entry, for this block. The stub looks and makes one, or leaves.
+ * Is the next page's linear address still that of the page that the second half was read from? A
+ * table beside the jump cache says so: it has an entry, for this block. The stub looks and makes one, or leaves.
  */
 static void guard_second_page(struct translation *x)
 {
     struct emit *e = &x->e;
     const uint8_t *self = x->base + x->b->code;
     emit_load(e, R11, emit_frame(offsetof(struct frame, page)));
-    emit_mov_imm(e, R10, FRAME_CROSS + PAGE_SIZE);
-    emit_lea(e, R11, emit_indexed(R11, R10, 0, 0));
-    tr_jump_compare(x, STUB_CROSS);
-    emit_load(e, RCX, tr_jump_entry(x, R10, offsetof(struct frame_jump, code)));
+    emit_lea(e, R11, emit_at(R11, PAGE_SIZE));
+    tr_jump_compare(x, true, STUB_CROSS);
+    emit_load(e, RCX, tr_jump_entry(x, true, R10, offsetof(struct frame_jump, code)));
     emit_rr(e, 0xF7, EMIT_W, 2, RCX); /* not */
     emit_lea_self(e, R11, self);
     emit_lea(e, RCX, emit_indexed(RCX, R11, 0, 1));

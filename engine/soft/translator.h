@@ -155,7 +155,7 @@ void translator_flush_page(struct translator *t, uint64_t linear);
 /* Takes write permission from what maps this host page. */
 void translator_protect(struct translator *t, uint64_t host_page);
 void translator_fill(struct translator *t, uint64_t linear, uint64_t host, bool write);
-/* Enters RIP, or (plus FRAME_CROSS) the page that b crosses into. */
+/* Enters RIP, or the page that b crosses into. */
 void translator_enter_jump(struct translator *t, uint64_t rip, const struct tblock *b);
 void translator_enter_cross(struct translator *t, uint64_t page, const struct tblock *b);
 void translator_forget_jumps(struct translator *t);
@@ -311,8 +311,9 @@ tr_fn *tr_find_system(const struct translation *x);
 tr_fn *tr_find_vector(const struct insn *i, uint8_t mode);
 void tr_finish_exits(struct translation *x);
 void tr_fall_through(struct translation *x, uint32_t offset);
-/* RIP in R11: calls the stub unless the jump cache has it; R10 is its index then, for tr_jump_entry. */
-void tr_jump_compare(struct translation *x, enum frame_stub miss);
-struct emit_mem tr_jump_entry(const struct translation *x, uint8_t index, size_t member);
+/* RIP, or (cross) the page that the block goes on in, is in R11: calls the stub unless its table has it;
+ * R10 is its index then, for tr_jump_entry. */
+void tr_jump_compare(struct translation *x, bool cross, enum frame_stub miss);
+struct emit_mem tr_jump_entry(const struct translation *x, bool cross, uint8_t index, size_t member);
 
 #endif
