@@ -343,7 +343,7 @@ static const uint8_t *land_cross(struct translator *t, const struct tsite *s, co
     const struct tblock *b = tblock_at(t, s->ret);
     uint64_t next = t->frame->page + PAGE_SIZE;
     const uint8_t *second;
-    if (x86_fetch_host(cpu, next, &second, NULL) == X86_OK &&
+    if (is_canonical(next) && x86_fetch_host(cpu, next, &second, NULL) == X86_OK &&
         (uint64_t)(uintptr_t)second == b->second && translator_is_current(t)) {
         translator_enter_cross(t, next, b);
         return resume_at(t, tblock_body(t, b));
