@@ -329,8 +329,8 @@ static bool bit_string(struct translation *x, unsigned int n)
     bool wide = i->opsize == 8;
     struct emit_mem m;
     uint8_t a;
-    if (i->opsize < 4 || !tr_effective(x, &a))
-        return false;
+    if (i->opsize < 4 || i->addrsize != 8 || !tr_effective(x, &a))
+        return false; /* the offset counts before the address is cut */
     uint8_t s = tr_use(x, i->reg, RCX);
     if (wide)
         emit_mov(e, RCX, s);
