@@ -181,6 +181,7 @@ struct x86_cpu {
     uint64_t rflags; /* bit 1 always set */
     struct x86_tlb_entry *tlb; /* the current context's table */
     uint64_t tlb_generation[2]; /* 1..4095, for the lower and the upper half of the address space */
+    uint64_t tlb_flushes[2];    /* of each half, ever: for those who keep translations beside */
     uint64_t code_page;        /* host address of the page that the running block is in, or ~0 */
     bool code_written;         /* a store went to code_page: end the block after this instruction */
 

@@ -118,6 +118,7 @@ static int walk_for_access(struct x86_cpu *cpu, struct mmu_walk *w, int access,
 
 static void flush_half(struct x86_cpu *cpu, unsigned int half)
 {
+    cpu->tlb_flushes[half]++;
     if (++cpu->tlb_generation[half] > ~PAGE_MASK) {
         memset(cpu->tlb_table, 0, sizeof(cpu->tlb_table));
         cpu->tlb_generation[half] = 1;

@@ -307,11 +307,11 @@ static void empty_tlb(struct translator *t, uint32_t half)
 void translator_follow_tlb(struct translator *t)
 {
     for (uint32_t half = 0; half < 2; half++) {
-        if (t->generation[half] == t->cpu->tlb_generation[half])
+        if (t->tlb_flushes[half] == t->cpu->tlb_flushes[half])
             continue;
         empty_tlb(t, half);
         empty_jumps(t, half);
-        t->generation[half] = t->cpu->tlb_generation[half];
+        t->tlb_flushes[half] = t->cpu->tlb_flushes[half];
         t->stats.tlb_flushes++;
     }
 }

@@ -116,7 +116,7 @@ struct translator {
 
     struct journal tlb_journal[2]; /* of the lower and the upper half of the address space */
     struct journal jump_journal[2];
-    uint64_t generation[2];        /* cpu->tlb_generation that TLB and jump cache are of */
+    uint64_t tlb_flushes[2];       /* cpu->tlb_flushes that TLB and jump cache are of */
     uint8_t vector_mode;   /* MODE_SSE, MODE_AVX that the jump cache is of */
 
     uint64_t epoch;   /* grows when blocks go: who called C must not return into one */
@@ -204,8 +204,8 @@ static inline bool translator_can_run(const struct x86_cpu *cpu)
 
 static inline bool translator_is_current(const struct translator *t)
 {
-    return t->cpu->tlb_generation[0] == t->generation[0] &&
-           t->cpu->tlb_generation[1] == t->generation[1];
+    return t->cpu->tlb_flushes[0] == t->tlb_flushes[0] &&
+           t->cpu->tlb_flushes[1] == t->tlb_flushes[1];
 }
 
 static inline uint32_t tblock_hash(uint64_t host, uint8_t mode)
