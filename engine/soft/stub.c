@@ -253,6 +253,10 @@ static const uint8_t *step(struct translator *t, const struct tsite *s, const ui
     cpu->code_page = ~(uint64_t)0;
     cpu->instructions++;
     int status = x86_step(cpu);
+    if (status == X86_OK && cpu->rip != t->frame->page + s->guest + s->length) {
+        t->status = status; /* the page tables changed: it was another instruction */
+        return NULL;
+    }
     return after(t, s, ret, status, false, epoch);
 }
 
@@ -274,6 +278,14 @@ static const uint8_t *land_call(struct translator *t, const struct tsite *s, con
     return after(t, s, ret, status, ends, epoch);
 }
 
+/* Only what the vCPU's own TLB has is entered: not pages whose dirty bit could not be set, or that
+ * INVLPG would not find. */
+static bool is_in_tlb(struct x86_cpu *cpu, uint64_t linear, bool write)
+{
+    const struct x86_tlb_entry *e = x86_tlb_slot(cpu, linear);
+    return (write ? e->write_tag : e->read_tag) == x86_tlb_tag(cpu, linear);
+}
+
 static bool is_canonical(uint64_t a)
 {
     return (uint64_t)((int64_t)(a << 16) >> 16) == a;
@@ -290,7 +302,8 @@ static const uint8_t *land_miss(struct translator *t, const struct tsite *s, con
     void *host = NULL;
     /* A page that is there already: the operand is not aligned, or goes on in the next page. */
     if (tag != -(linear & PAGE_MASK) && is_canonical(linear) &&
-        x86_mem_host(cpu, linear, 1, s->miss.write ? X86_WRITE : X86_READ, &host) == X86_OK && host) {
+        x86_mem_host(cpu, linear, 1, s->miss.write ? X86_WRITE : X86_READ, &host) == X86_OK && host &&
+        is_in_tlb(cpu, linear, s->miss.write)) {
         translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->miss.write);
         if (t->epoch == epoch && translator_is_current(t))
             return resume_at(t, ret - s->miss.retry);
