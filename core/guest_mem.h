@@ -45,6 +45,7 @@ struct guest_mem_late {
 /* Page states: what is known of a page of RAM (engine/soft/code_pages.c is the user). */
 #define GUEST_PAGE_WRITER(vcpu) ((uint32_t)1 << (vcpu)) /* that vCPU may have a way to write it */
 #define GUEST_PAGE_WRITERS      ((uint32_t)0xFFFF)
+#define GUEST_PAGE_LATE     ((uint32_t)1 << 29) /* written besides (x86/mmu_code.c) */
 #define GUEST_PAGE_PENDING      ((uint32_t)1 << 30) /* about to be CODE: no new way to write it */
 #define GUEST_PAGE_CODE         ((uint32_t)1 << 31) /* translated code depends on its contents */
 

@@ -236,6 +236,9 @@ struct x86_cpu {
     /* Told of each single page that is dropped from the TLB (flushes are seen by the
      * generations): for who has translations derived from it. NULL: nobody. */
     void (*tlb_page_dropped)(struct x86_cpu *cpu, uint64_t linear);
+    /* Pages of code that were written other than by a store: x86/mmu_code.c */
+    bool late_code;
+    uint64_t late_first, late_last; /* host addresses: all lie between */
     bool tlb_local_upper; /* pages of the upper half that are not global were entered since its flush */
     /* Hull of the large pages entered since the last flush, lower and upper half of the address
      * space: INVLPG inside it flushes everything. Empty while first > last. */

@@ -82,6 +82,17 @@ static void put64(uint8_t *p, uint64_t v)
     *(volatile x86_u64 *)(void *)p = v;
 }
 
+/* The same, to be written. It may go on in the next page. */
+static uint8_t *find_to_write(struct x86_cpu *cpu, uint64_t address, uint64_t size)
+{
+    uint8_t *page = find_page(cpu, address, size);
+    if (page) {
+        x86_write_late(cpu, page);
+        x86_write_late(cpu, page + size - 1);
+    }
+    return page;
+}
+
 /* Readers on other vCPUs see an odd version, or all of the fields. */
 static void begin_update(uint8_t *version)
 {
@@ -114,7 +125,7 @@ static void update_clock(struct x86_cpu *cpu)
     uint64_t msr = cpu->msr.kvm_system_time;
     if (!(msr & PAGE_ENABLED))
         return;
-    uint8_t *page = find_page(cpu, msr & ~(uint64_t)PAGE_ENABLED, CLOCK_SIZE);
+    uint8_t *page = find_to_write(cpu, msr & ~(uint64_t)PAGE_ENABLED, CLOCK_SIZE);
     if (!page)
         return;
     uint32_t mul;
@@ -129,9 +140,9 @@ static void update_clock(struct x86_cpu *cpu)
 }
 
 /* The wall-clock time at which the clock above was 0. Asked for once, by one vCPU. */
-static void write_wall_clock(const struct x86_cpu *cpu, uint64_t address)
+static void write_wall_clock(struct x86_cpu *cpu, uint64_t address)
 {
-    uint8_t *page = find_page(cpu, address, WALL_SIZE);
+    uint8_t *page = find_to_write(cpu, address, WALL_SIZE);
     if (!page)
         return;
     uint64_t ns = cpu->vcpu.vm->clock.wall_base;
@@ -160,7 +171,7 @@ static void update_steal_time(struct x86_cpu *cpu)
     uint64_t msr = cpu->msr.kvm_steal_time;
     if (!(msr & PAGE_ENABLED))
         return;
-    uint8_t *page = find_page(cpu, msr & ~(uint64_t)PAGE_ENABLED, STEAL_SIZE);
+    uint8_t *page = find_to_write(cpu, msr & ~(uint64_t)PAGE_ENABLED, STEAL_SIZE);
     if (!page)
         return;
     begin_update(page + STEAL_VERSION);

@@ -268,6 +268,15 @@ int x86_rmw_begin(struct x86_cpu *cpu, uint64_t linear, uint32_t size, bool lock
 void x86_lock_begin(struct x86_cpu *cpu);
 void x86_lock_end(struct x86_cpu *cpu);
 
+/* --- x86/mmu_code.c: stores that are not an instruction's own --- */
+
+/* Before memory is written by the processor itself, in one page and in the middle of whatever: page
+ * table entries, KVM's pages. If translated code depends on it, cpu->late_code is set. */
+void x86_write_late(struct x86_cpu *cpu, const void *host);
+/* The vCPU stands between two instructions and late_code is set: drops such code, with all vCPUs at
+ * rest. Translations of addresses are void afterwards. */
+void x86_drop_late_code(struct x86_cpu *cpu);
+
 /* --- x86/mmu.c: paging --- */
 
 /* Drops all translations, all but global ones (may drop those too), or one page's. Own thread. */

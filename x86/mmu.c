@@ -107,7 +107,7 @@ static int walk_for_access(struct x86_cpu *cpu, struct mmu_walk *w, int access,
             w->error = X86_PF_P;
             return raise_page_fault(cpu, w, access);
         }
-        *keep = mmu_mark(w, access & X86_WRITE);
+        *keep = mmu_mark(cpu, w, access & X86_WRITE);
         if (likely(*keep))
             return X86_OK;
     }
@@ -212,21 +212,6 @@ static bool is_dirty(const struct mmu_walk *w)
     return w->depth == 0 || w->entry[w->depth - 1].value & X86_PTE_D;
 }
 
-/*
- * This vCPU is about to have a way to write the page: an entry, or a host pointer for the instruction
- * under way. It says so first, and then looks whether the page is code (engine/soft/code_pages.c).
- */
-static bool announce_writer(const struct x86_cpu *cpu, const uint8_t *host)
-{
-    _Atomic uint32_t *state = guest_mem_page_state(&cpu->vcpu.vm->mem, host);
-    uint32_t own = GUEST_PAGE_WRITER(cpu->vcpu.id);
-    if (!state)
-        return false;
-    if (!(atomic_load(state) & own))
-        (void)atomic_fetch_or(state, own);
-    return atomic_load(state) & (GUEST_PAGE_PENDING | GUEST_PAGE_CODE);
-}
-
 static void enter(struct x86_cpu *cpu, const struct mmu_walk *w, unsigned int context,
                   unsigned int rights, const struct mmu_page *page)
 {
@@ -262,7 +247,7 @@ static int find_page_slow(struct x86_cpu *cpu, uint64_t linear, int access, stru
     if (likely(!lapic_owns_page(cpu, w.physical)))
         page->host = mmu_host_page(cpu->vcpu.vm, w.physical, &page->writable);
     if (page->writable && rights & RIGHT_WRITE && (access & X86_WRITE || is_dirty(&w)))
-        page->code = announce_writer(cpu, page->host);
+        page->code = mmu_announce_writer(cpu, page->host);
     if (page->host && likely(keep))
         enter(cpu, &w, context_of(cpu, access), rights, page);
     return X86_OK;

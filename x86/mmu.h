@@ -44,7 +44,13 @@ bool mmu_walk(const struct x86_cpu *cpu, struct mmu_walk *w);
 
 /* Sets the accessed bits, and the dirty bit for a write. False if another processor changed an
  * entry meanwhile: walk again. */
-bool mmu_mark(struct mmu_walk *w, bool write);
+bool mmu_mark(struct x86_cpu *cpu, struct mmu_walk *w, bool write);
+
+/*
+ * Before this vCPU writes to the page at that host address, or has a way to: says so. True: the page
+ * is code, so stores are done with the VM at rest.
+ */
+bool mmu_announce_writer(const struct x86_cpu *cpu, const void *host);
 
 /* Host address of the physical page, or NULL; *writable says RAM, not ROM. */
 uint8_t *mmu_host_page(const struct vm *vm, uint64_t physical, bool *writable);

@@ -182,10 +182,11 @@ bool mmu_walk(const struct x86_cpu *cpu, struct mmu_walk *w)
     }
 }
 
-static bool entry_set(struct mmu_entry *e, uint64_t bits, bool narrow)
+static bool entry_set(struct x86_cpu *cpu, struct mmu_entry *e, uint64_t bits, bool narrow)
 {
     if ((e->value & bits) == bits || !e->host)
         return true;
+    x86_write_late(cpu, e->host);
     uint64_t wanted = e->value | bits;
     bool done;
     if (narrow) {
@@ -200,13 +201,13 @@ static bool entry_set(struct mmu_entry *e, uint64_t bits, bool narrow)
     return done;
 }
 
-bool mmu_mark(struct mmu_walk *w, bool write)
+bool mmu_mark(struct x86_cpu *cpu, struct mmu_walk *w, bool write)
 {
     for (uint32_t i = 0; i < w->depth; i++) {
         uint64_t bits = X86_PTE_A;
         if (write && i == w->depth - 1)
             bits |= X86_PTE_D;
-        if (unlikely(!entry_set(&w->entry[i], bits, w->narrow)))
+        if (unlikely(!entry_set(cpu, &w->entry[i], bits, w->narrow)))
             return false;
     }
     return true;

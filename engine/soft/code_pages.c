@@ -53,7 +53,7 @@ enum code_mark code_mark_page(struct x86_cpu *cpu, const uint8_t *host)
     for (uint32_t n = 0; n < vm->vcpu_count; n++)
         if (atomic_load(state) & GUEST_PAGE_WRITER(n))
             protect(x86_cpu_of(vm->vcpu[n]), page);
-    atomic_store(state, GUEST_PAGE_PENDING | GUEST_PAGE_CODE);
+    atomic_store(state, (atomic_load(state) & GUEST_PAGE_LATE) | GUEST_PAGE_PENDING | GUEST_PAGE_CODE);
     vm_rest_end(vm, &cpu->vcpu);
     return CODE_MARKED_AT_REST;
 }

@@ -362,6 +362,8 @@ static int run_translated(struct x86_cpu *cpu, struct soft_vcpu *s)
     const uint8_t *host = code_at_rip(cpu, &status);
     if (!host)
         return run_uncached(cpu, s, status);
+    if (unlikely(cpu->late_code)) /* accessed bits were set: what is there may not be that any more */
+        return X86_OK;
     return translator_round(s->translator, host, &status) ? status : run_interpreted(cpu, s);
 }
 
@@ -373,11 +375,8 @@ static always_inline void rearm_poll(const struct soft_vcpu *s)
         atomic_store(&s->translator->frame->go, 1);
 }
 
-static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
+static int run_until_exit(struct x86_cpu *cpu, struct soft_vcpu *s, struct exit *e)
 {
-    struct soft_vcpu *s = cpu->engine;
-    *e = (struct exit){.reason = EXIT_NONE};
-    x86_kvm_refresh(cpu); /* steal time: a thread that slept may have waited to go on */
     if (unlikely(cpu->event.kind != X86_FLIGHT_NONE))
         land(cpu);
     if (cpu->activity != X86_RUNNING && attend(cpu, s, e) == X86_EXIT)
@@ -386,6 +385,8 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
         int status;
         rearm_poll(s);
         if (unlikely(soft_needs_attention(cpu))) {
+            if (cpu->late_code)
+                x86_drop_late_code(cpu);
             if (vcpu_requests(&cpu->vcpu) != 0 || cpu->nmi_pending) {
                 if (attend(cpu, s, e) == X86_EXIT)
                     return OK;
@@ -404,6 +405,16 @@ static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
                 return OK;
         }
     }
+}
+
+static int soft_vcpu_run(struct x86_cpu *cpu, struct exit *e)
+{
+    *e = (struct exit){.reason = EXIT_NONE};
+    x86_kvm_refresh(cpu); /* steal time: a thread that slept may have waited to go on */
+    int err = run_until_exit(cpu, cpu->engine, e);
+    if (cpu->late_code)
+        x86_drop_late_code(cpu);
+    return err;
 }
 
 static size_t soft_vcpu_stats(const struct x86_cpu *cpu, char *buf, size_t size)

@@ -32,8 +32,8 @@ static always_inline bool soft_needs_attention(const struct x86_cpu *cpu)
     _Static_assert(X86_FLAG_IF >> 8 == VCPU_REQ_INTR, "IF is shifted onto the request");
     uint64_t wanted = ~(uint64_t)VCPU_REQ_INTR | (cpu->rflags >> 8 & VCPU_REQ_INTR);
     return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & SOFT_DR7_ENABLES) |
-            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending) !=
-           0;
+            (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending |
+            cpu->late_code) != 0;
 }
 
 static inline struct translator *soft_translator(const struct x86_cpu *cpu)

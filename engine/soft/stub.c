@@ -239,7 +239,7 @@ static const uint8_t *after(struct translator *t, const struct tsite *s, const u
     if (status == X86_JUMP || (status == X86_OK && ends))
         return jump_on(t);
     if (status != X86_OK || t->epoch != epoch || !translator_is_current(t) ||
-        cpu->shadow || cpu->debug_pending)
+        cpu->shadow || cpu->debug_pending || cpu->late_code)
         return NULL;
     return resume_at(t, ret + s->next);
 }
@@ -305,7 +305,7 @@ static const uint8_t *land_miss(struct translator *t, const struct tsite *s, con
         x86_mem_host(cpu, linear, 1, s->miss.write ? X86_WRITE : X86_READ, &host) == X86_OK && host &&
         is_in_tlb(cpu, linear, s->miss.write)) {
         translator_fill(t, linear, (uint64_t)(uintptr_t)host, s->miss.write);
-        if (t->epoch == epoch && translator_is_current(t))
+        if (t->epoch == epoch && translator_is_current(t) && !cpu->late_code)
             return resume_at(t, ret - s->miss.retry);
         cpu->shadow |= s->shadow ? X86_SHADOW_STI : 0;
         return leave_at(t, t->frame->page + s->guest, X86_OK);
@@ -326,7 +326,7 @@ static const uint8_t *land_chain(struct translator *t, const struct tsite *s, co
         return leave_at(t, rip, X86_OK);
     uint64_t host = (from->host & PAGE_MASK) + s->guest;
     const struct tblock *b = tblock_get(t, (const uint8_t *)(uintptr_t)host, rip, from->mode, &again);
-    if (!b)
+    if (!b || t->cpu->late_code)
         return leave_at(t, rip, X86_OK);
     if (t->epoch == epoch) {
         emit_patch(t->exec.write + patch, t->exec.write + tblock_target(b, live));
@@ -357,7 +357,8 @@ static const uint8_t *land_cross(struct translator *t, const struct tsite *s, co
     uint64_t next = t->frame->page + PAGE_SIZE;
     const uint8_t *second;
     if (is_canonical(next) && x86_fetch_host(cpu, next, &second, NULL) == X86_OK &&
-        (uint64_t)(uintptr_t)second == b->second && translator_is_current(t)) {
+        (uint64_t)(uintptr_t)second == b->second && translator_is_current(t) &&
+        !cpu->late_code) {
         translator_enter_cross(t, next, b);
         return resume_at(t, tblock_body(t, b));
     }

@@ -379,7 +379,7 @@ static void test_lost_race(void)
     struct mmu_walk w = {.linear = PAGE};
     CHECK(mmu_walk(e.cpu, &w));
     *cpu_env_pte(&e, PAGE) = 0; /* another processor unmaps */
-    CHECK(!mmu_mark(&w, true));
+    CHECK(!mmu_mark(e.cpu, &w, true));
     CHECK_EQ(*cpu_env_pte(&e, PAGE), 0);
     cpu_env_destroy(&e);
 }

@@ -254,6 +254,75 @@ static void test_c1_bit_offset_and_address_size(void)
     end();
 }
 
+/* --- code that is written other than by stores ------------------------------------------------- */
+
+CODE(write_msr, "wrmsr\n jmp *%rsi");
+CODE(touch, "movq (%rbx), %rcx\n jmp *%rsi");
+CODE(dirty, "movb $1, (%rbx)\n jmp *%rsi");
+
+enum { MIXED = DATA + 0x30000 }; /* a page of code in which the processor writes */
+
+static void write_msr_and_run(uint32_t index, uint64_t value, uint64_t rip)
+{
+    e.cpu->gpr[RCX] = index;
+    e.cpu->gpr[RAX] = (uint32_t)value;
+    e.cpu->gpr[RDX] = 0;
+    e.cpu->gpr[RSI] = rip;
+    CHECK_EQ(RUN(write_msr), -1);
+}
+
+/* KVM's pages: a constant of an instruction is the structure's version. */
+static void test_late_kvm_pages(void)
+{
+    uint64_t at = MIXED;
+    begin();
+    put_code(at + 0x3F, "\xB8\x00\x00\x00\x00\xF4", 6); /* mov eax, ...; hlt */
+    CHECK_EQ(run_from(at + 0x3F), -1);
+    CHECK_EQ(e.cpu->gpr[RAX], 0);
+    write_msr_and_run(0x4B564D01, (at + 0x40) | 1, at + 0x3F);
+    CHECK(e.cpu->gpr[RAX] != 0);
+    CHECK_EQ(e.cpu->gpr[RAX], cpu_env_get32(&e, at + 0x40));
+    /* steal time, which is the instruction itself; version and flags; a byte of 0, so add cl, cl */
+    atomic_store(&e.cpu->steal_ns, UINT64_C(0xB848000000000000));
+    at += PAGE_SIZE;
+    put_code(at + 0x46, "\x48\xB8\0\0\0\0\0\0\0\0\0\xC9\xF4", 13);
+    CHECK_EQ(run_from(at + 0x46), -1);
+    write_msr_and_run(0x4B564D03, (at + 0x40) | 1, at + 0x46);
+    CHECK(e.cpu->gpr[RAX] != 0);
+    CHECK_EQ(e.cpu->gpr[RAX], cpu_env_get32(&e, at + 0x48));
+    /* wall clock: jmp by the version, to push rbx; add gs:[rax], al; add [rax], al; hlt */
+    at += PAGE_SIZE;
+    put_code(at + 0x3F, "\xE9\0\0\0\0\xF4", 6);
+    put_code(at + 0x4C, "\xF4", 1);
+    CHECK_EQ(run_from(at + 0x3F), -1);
+    CHECK_EQ(e.cpu->rip, at + 0x45);
+    e.vm.clock.wall_base = UINT64_C(0x6553F100) * 1000000000;
+    write_msr_and_run(0x4B564D00, at + 0x40, at + 0x3F);
+    CHECK_EQ(e.cpu->rip, at + 0x4D);
+    end();
+}
+
+/* Accessed and dirty bits: a constant of an instruction is a page table's entry. */
+static void test_late_page_table_entry(void)
+{
+    const uint64_t linear = BIT(40) | 5 << PAGE_SHIFT, entry = TABLES + 2 * PAGE_SIZE + 5 * 8;
+    const uint32_t clean = (DATA + 0x1000) | X86_PTE_P | X86_PTE_W;
+    uint8_t code[] = {0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xF4}; /* mov eax, ...; add [rax], al twice; hlt */
+    begin();
+    map_at(linear, DATA + 0x1000, TABLES);
+    store_u32(code + 1, clean);
+    put_code(entry - 1, code, sizeof(code));
+    CHECK_EQ(run_from(entry - 1), -1);
+    CHECK_EQ(e.cpu->gpr[RAX], clean);
+    e.cpu->gpr[RBX] = linear;
+    e.cpu->gpr[RSI] = entry - 1;
+    CHECK_EQ(RUN(touch), -1);
+    CHECK_EQ(e.cpu->gpr[RAX], clean | X86_PTE_A);
+    CHECK_EQ(RUN(dirty), -1);
+    CHECK_EQ(e.cpu->gpr[RAX], clean | X86_PTE_A | X86_PTE_D);
+    end();
+}
+
 int main(void)
 {
     UNIT_RUN(test_j16_aligned_operand_and_empty_entry);
@@ -261,5 +330,7 @@ int main(void)
     UNIT_RUN(test_j02_across_into_the_hole);
     UNIT_RUN(test_j05_generations_that_come_round);
     UNIT_RUN(test_c1_bit_offset_and_address_size);
+    UNIT_RUN(test_late_kvm_pages);
+    UNIT_RUN(test_late_page_table_entry);
     return unit_done();
 }
