@@ -116,7 +116,7 @@ static const char *apply_cpus(struct run_options *o, const char *value)
 static const char *apply_translator(struct run_options *o, const char *value)
 {
     if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
-        return "is neither on nor off";
+        return "is neither (give on or off)";
     o->config.interpret = value[1] == 'f';
     return NULL;
 }

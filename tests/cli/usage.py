@@ -228,6 +228,24 @@ def test_doctor():
     check(f"auto         takes {'kvm' if kvm[1] == 'yes' else 'soft'}: " in r.out, r)
 
 
+def translated(*args):
+    """Does the test guest run translated code, by --stats?"""
+    r = run("run", "-e", "soft", "--stats", *args, "-k", guest(), "-m", "16M", keys=b"o")
+    check_status(r, OK)
+    check("instructions" in r.err + r.out, r)
+    return "translator" in r.err + r.out
+
+
+def test_translator():
+    check(not translated("--translator=off"), "off: only the interpreter")
+    check(translated("--translator=on") == translated(), "on is the default")
+    with open("/proc/cpuinfo") as f:
+        check(translated() == ("bmi2" in f.read().split()), "on, where the processor has BMI2")
+    for value in ("", "yes", "On", "off ", "0"):
+        check_refused(run("run", f"--translator={value}", "-k", guest()), USAGE,
+                      "give on or off")
+
+
 def test_closed_standard_descriptors():
     for script in ('exec "$0" version <&-', 'exec "$0" version 2>&-', 'exec "$0" version >&-'):
         p = subprocess.run(["sh", "-c", script, LODGE], capture_output=True, timeout=20)

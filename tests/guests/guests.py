@@ -3,11 +3,12 @@
 # Copyright The Lodge authors
 """Runs our own guests: the self-checking ones of guests/system, the must-die ones of guests/die.
 
-  guests.py BUILD_DIR [--program LODGE] [--engine ENGINE] [--exceptions FILE] [--slower N] [NAME...]
+  guests.py BUILD_DIR [--program LODGE] [--engine ENGINE] [--translator on|off] [--exceptions FILE]
+            [--slower N] [NAME...]
 
 --program: another lodge than BUILD_DIR/lodge; one under BUILD_DIR/asan has sanitizers, so it gets
 --no-sandbox and more time. --engine: which one runs them (lodge run -e; else $LODGE_ENGINE, else
-soft). --slower: everything may take N times as long, as in the rig (docs/rig.md). NAME: only runs
+soft). --translator: lodge run --translator. --slower: everything may take N times as long, as in the rig (docs/rig.md). NAME: only runs
 whose line of report contains one of these ("fatal64", "random64 -m 64M --append kernel").
 --exceptions: what must be different here, and nothing else, for a reason that is not Lodge's. May be
 given several times. A line for each, split by tabs: which runs (a pattern as shells have it, for the
@@ -78,6 +79,8 @@ class Run:
         command = [options.program, "run", "-k", self.kernel(options.build), "--no-reboot", *arguments]
         if options.engine:
             command += ["-e", options.engine]
+        if options.translator:
+            command += ["--translator", options.translator]
         return command + (["--no-sandbox"] if options.sanitized else [])
 
 
@@ -267,6 +270,7 @@ def parse(arguments):
     parser.add_argument("wanted", nargs="*")
     parser.add_argument("--program")
     parser.add_argument("--engine", default=os.environ.get("LODGE_ENGINE", "soft"))
+    parser.add_argument("--translator", choices=("on", "off"))
     parser.add_argument("--exceptions", action="append", default=[])
     parser.add_argument("--slower", type=float, default=1)
     options = parser.parse_intermixed_args(arguments)
