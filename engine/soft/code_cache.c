@@ -171,7 +171,7 @@ struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mo
     for (uint32_t n = t->hash[tblock_hash(host, mode)]; n != TBLOCK_NONE;
          n = t->blocks[n].next_hash) {
         struct tblock *b = &t->blocks[n];
-        if (b->host == host && b->mode == mode && !b->stale)
+        if (b->host == host && b->mode == mode)
             return b;
     }
     return NULL;
@@ -235,6 +235,16 @@ static void note_thrash(struct translator *t, uint64_t host_page)
     s->count++;
 }
 
+static void forget(struct translator *t, const struct tblock *b)
+{
+    uint32_t *link = &t->hash[tblock_hash(b->host, b->mode)];
+    while (*link != TBLOCK_NONE && &t->blocks[*link] != b)
+        link = &t->blocks[*link].next_hash;
+    if (*link != TBLOCK_NONE)
+        *link = b->next_hash;
+}
+
+/* Its entries are overwritten; it is found no more. */
 static void make_stale(struct translator *t, struct tblock *b)
 {
     const uint32_t entry[] = {b->code, b->code + b->body, b->code + b->live};
@@ -242,6 +252,8 @@ static void make_stale(struct translator *t, struct tblock *b)
         struct emit e = {t->exec.write + entry[n]};
         emit_call(&e, t->exec.write + t->stub[STUB_STALE]);
     }
+    if (!b->stale)
+        forget(t, b);
     b->stale = true;
 }
 
