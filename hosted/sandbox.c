@@ -49,6 +49,7 @@
  */
 #include "hosted/sandbox.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -140,6 +141,7 @@ static const struct row rows[] = {
     KVM_STATE(KVM_SET_DEVICE_ATTR, "the same"),
     KVM_STATE(KVM_KVMCLOCK_CTRL, "time stood still"),
 #undef KVM_STATE
+    {SYS_arch_prctl, {{EQUAL, 0, ARCH_SET_GS}}, "engine soft: its frame, on hosts without WRGSBASE"},
     {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},
     {SYS_madvise, {{EQUAL, 2, MADV_REMOVE}}, "a reset zeroes guest RAM by giving it back"},
     {SYS_madvise, {{EQUAL, 2, MADV_DONTNEED}}, "the C library's allocator gives pages back"},

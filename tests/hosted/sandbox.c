@@ -7,6 +7,7 @@
  */
 #include "hosted/sandbox.h"
 
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -233,6 +234,18 @@ static bool try_write(void)
     return write(pair[0], "x", 1) == 1;
 }
 
+static bool try_set_gs(void)
+{
+    return syscall(SYS_arch_prctl, ARCH_SET_GS, 4096) == 0;
+}
+
+static bool try_set_fs(void)
+{
+    unsigned long base;
+
+    return syscall(SYS_arch_prctl, ARCH_GET_FS, &base) == 0;
+}
+
 static bool is_unprivileged(void)
 {
     struct rlimit core;
@@ -261,6 +274,8 @@ static const struct {
     {"write", try_write, true},
     {"mprotect", try_mprotect, true},
     {"signal self", try_signal_self, true},
+    {"base of GS", try_set_gs, true},
+    {"base of FS", try_set_fs, false},
     {"tcsets", try_tcsets, true},
     {"executable memory", try_exec_alloc, false},
     {"openat", try_open, false},
