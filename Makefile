@@ -156,7 +156,9 @@ differential: $(O)/differential/differential
 G := $(O)/guests
 KERNELS := debian-6.1-cloud debian-6.1-generic debian-6.12-cloud
 INITRDS := $(KERNELS:%=$(G)/%/initrd)
-USER_PROGRAMS := $(patsubst guests/user/%.c,$(G)/user/%,$(sort $(wildcard guests/user/*.c)))
+# All but that of `make bench`, which has an initrd of its own
+USER_PROGRAMS := $(patsubst guests/user/%.c,$(G)/user/%,$(filter-out %/bench.c, \
+    $(sort $(wildcard guests/user/*.c))))
 
 -include guests/guests.mk
 
@@ -176,6 +178,25 @@ $(INITRDS): $(G)/initrd
 ## guests         the stock guests: build/guests/NAME/{vmlinuz,initrd}
 .PHONY: guests
 guests: $(INITRDS)
+
+# --- what `make bench` runs in guests (docs/bench.md) -----------------------------------------------
+
+B := $(O)/bench
+
+$(B)/initrd: $(G)/.fetched tools/make-initrd.sh guests/initrd/init $(G)/user/bench
+	@mkdir -p $(@D)
+	$(call quiet,INITRD,$@)
+	$(Q)tools/make-initrd.sh $@ $(G)/tools/busybox guests/initrd/init $(G)/user/bench
+# A Debian with gcc and python3, and what they are given to do
+$(B)/work.c: guests/user/selftest.c
+	@mkdir -p $(@D)
+	$(Q)cp $< $@
+$(B)/userland: $(G)/.fetched tools/make-userland.sh $(B)/work.c $(wildcard guests/userland/*)
+	tools/make-userland.sh $@ $(G)/tools/busybox $(B)/work.c $(wildcard guests/userland/*)
+
+## bench-guests   what make bench runs in guests
+.PHONY: bench-guests
+bench-guests: guests $(B)/initrd $(B)/userland
 
 # --- the rig: an emulated machine with AMD-V, for the kvm engine (docs/rig.md) ---------------------
 
@@ -304,9 +325,9 @@ test-kvm: setup-kvm
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests kvm-test rig
 	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites-nightly kvm
 
-## bench          boot time beside qemu-system-x86_64 -accel tcg
+## bench          the soft engine beside qemu-system-x86_64 -accel tcg and the bare machine (docs/bench.md)
 bench: setup-bench
-	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge bench-guests
 	@python3 tools/bench.py $(O)
 
 ## bench-kvm      exits, instructions and memory beside qemu-system-x86_64 -accel kvm, in the rig
