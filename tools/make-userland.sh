@@ -10,13 +10,16 @@
 set -eu
 
 # What neither gcc for C nor python3 opens; the initrd is unpacked into the guest's memory.
-WASTE="usr/share var/cache var/lib/apt var/lib/dpkg var/log usr/lib/apt dev usr/lib/locale
-    usr/lib/x86_64-linux-gnu/gconv usr/lib/x86_64-linux-gnu/perl* usr/bin/perl* usr/lib/x86_64-linux-gnu/libapt*
+WASTE="usr/share usr/sbin usr/lib/apt usr/lib/locale var/cache var/lib/apt var/lib/dpkg var/log dev
+    usr/bin/perl* usr/bin/x86_64-linux-gnu-lto-dump* usr/bin/x86_64-linux-gnu-dwp
+    usr/bin/x86_64-linux-gnu-gp-* usr/bin/x86_64-linux-gnu-ld.gold usr/bin/x86_64-linux-gnu-gcov*
     usr/lib/gcc/x86_64-linux-gnu/*/lto1 usr/lib/gcc/x86_64-linux-gnu/*/lto-wrapper
-    usr/lib/gcc/x86_64-linux-gnu/*/lib?san* usr/lib/x86_64-linux-gnu/lib?san*
-    usr/lib/x86_64-linux-gnu/libicu* usr/lib/x86_64-linux-gnu/libdb-* usr/lib/x86_64-linux-gnu/*.a
-    usr/bin/x86_64-linux-gnu-lto-dump* usr/bin/x86_64-linux-gnu-dwp usr/bin/x86_64-linux-gnu-gp-*
-    usr/bin/x86_64-linux-gnu-ld.gold usr/sbin"
+    usr/lib/gcc/x86_64-linux-gnu/*/lib*san* usr/lib/gcc/x86_64-linux-gnu/*/*.a
+    usr/lib/x86_64-linux-gnu/*.a usr/lib/x86_64-linux-gnu/gconv usr/lib/x86_64-linux-gnu/perl*
+    usr/lib/x86_64-linux-gnu/lib*san* usr/lib/x86_64-linux-gnu/*gprofng*
+    usr/lib/x86_64-linux-gnu/libapt* usr/lib/x86_64-linux-gnu/libdb-* usr/lib/x86_64-linux-gnu/libicu*
+    usr/lib/x86_64-linux-gnu/libgnutls* usr/lib/x86_64-linux-gnu/libcrypto* usr/lib/x86_64-linux-gnu/libssl*
+    usr/lib/x86_64-linux-gnu/libstdc++*"
 
 out=$1
 busybox=$2

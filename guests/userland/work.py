@@ -64,5 +64,5 @@ def tree(count):
     return sum(i * key for i, key in enumerate(root.walk()))
 
 
-total = counted(" ".join(words(12000))) + primes(100000) + tree(3000) + pow(3, 20001, 10 ** 300)
+total = counted(" ".join(words(40000))) + primes(400000) + tree(8000) + pow(3, 20001, 10 ** 300)
 print(total % 1000000007)
