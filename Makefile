@@ -337,7 +337,7 @@ bench-kvm: setup-bench
 	@tools/bench-kvm.sh $(O)
 
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/fake_kvm.so \
-    $(O)/differential/differential fuzz $(O)/asan/lodge guests own-guests kvm-test
+    $(O)/differential/differential fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:
