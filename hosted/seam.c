@@ -253,7 +253,8 @@ static bool map_twice(struct seam_exec *e, size_t size)
     int error;
     void *w, *x;
 
-    w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+             -1, 0);
     if (w == MAP_FAILED)
         return false;
     x = mremap(w, 0, size, MREMAP_MAYMOVE);

@@ -40,6 +40,7 @@ static const struct table tables[] = {
     TABLE(blocks, TBLOCKS),
     TABLE(hash, (size_t)1 << TBLOCK_HASH_BITS),
     TABLE(page_hash, (size_t)1 << TPAGE_HASH_BITS),
+    TABLE(seen, (size_t)1 << (SEEN_BITS - 6)),
     TABLE(sites, TSITES),
     TABLE(granule, (CODE_SIZE >> SITE_GRANULE_SHIFT) + 2),
     TABLE(uops, TUOPS),
@@ -144,6 +145,7 @@ int translator_create(struct translator **out, struct x86_cpu *cpu)
     err = seam_exec_alloc(&t->exec, CODE_SIZE);
     if (err != OK)
         goto fail;
+    t->limit = CODE_FIRST;
     init_frame(t);
     empty_hashes(t);
     stub_emit_all(t);
@@ -208,6 +210,34 @@ void translator_flush_code(struct translator *t)
     translator_forget_jumps(t);
     t->epoch++;
     t->stats.flushes++;
+}
+
+/*
+ * More room helps if what is dropped comes back. A system that boots runs most of its code once, and
+ * fills the cache more than once with ever new blocks; a compiler comes back to all of its own.
+ */
+static uint32_t key_bit(uint64_t host, uint8_t mode)
+{
+    return (uint32_t)((host ^ (uint64_t)mode << 52) * 0x9E3779B97F4A7C15u >> (64 - SEEN_BITS));
+}
+
+void translator_note_key(struct translator *t, uint64_t host, uint8_t mode)
+{
+    uint32_t bit = key_bit(host, mode);
+    t->seen_again += (uint32_t)(t->seen[bit / 64] >> bit % 64 & 1);
+}
+
+void translator_make_room(struct translator *t)
+{
+    if (t->seen_again > t->block_count / 3 && t->limit < CODE_SIZE)
+        t->limit *= 2;
+    memset(t->seen, 0, (size_t)1 << (SEEN_BITS - 3));
+    for (uint32_t n = 0; n < t->block_count; n++) {
+        uint32_t bit = key_bit(t->blocks[n].host, t->blocks[n].mode);
+        t->seen[bit / 64] |= BIT(bit % 64);
+    }
+    t->seen_again = 0;
+    translator_flush_code(t);
 }
 
 /* --- invalidation --- */

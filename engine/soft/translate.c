@@ -180,7 +180,7 @@ static void translate_run(struct translation *x, uint32_t most)
 
 static bool has_room(const struct translator *t)
 {
-    return t->used + CODE_BLOCK_MAX <= CODE_SIZE && t->block_count + 2 <= TBLOCKS &&
+    return t->used + CODE_BLOCK_MAX <= t->limit && t->block_count + 2 <= TBLOCKS &&
            t->site_count + TBLOCK_SITES <= TSITES && t->uop_count + TBLOCK_INSNS <= TUOPS;
 }
 
@@ -298,7 +298,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip
 {
     uint8_t code[TBLOCK_BYTES];
     if (!has_room(t))
-        translator_flush_code(t);
+        translator_make_room(t);
     struct tblock made = {.host = (uint64_t)(uintptr_t)host, .mode = mode, .twin = TBLOCK_NONE};
     uint32_t size;
     *again = false;
@@ -319,6 +319,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip
         .code_size = size,
     };
     translate_block(&x, rip);
+    translator_note_key(t, b->host, mode);
     enter_block(t, b);
     if (twin) {
         twin->code = b->code;

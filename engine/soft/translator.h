@@ -14,13 +14,17 @@
 #include "engine/soft/frame.h"
 
 enum {
-    CODE_SIZE = 16 << 20,
+    /* Of code: what is used at first, and what that may grow to if the same blocks are translated again
+     * and again. Memory is taken as it is used. */
+    CODE_FIRST = 16 << 20,
+    CODE_SIZE = 64 << 20,
     CODE_BLOCK_MAX = 24 << 10, /* no block's code is longer */
-    TBLOCKS = 96 << 10,
-    TBLOCK_HASH_BITS = 16,
+    TBLOCKS = 384 << 10,
+    TBLOCK_HASH_BITS = 17,
+    SEEN_BITS = 20,
     TPAGE_HASH_BITS = 13,
-    TSITES = 640 << 10,
-    TUOPS = 48 << 10,
+    TSITES = 2560 << 10,
+    TUOPS = 192 << 10,
     TBLOCK_INSNS = 48,  /* guest instructions in a block, at most */
     TBLOCK_BYTES = 256, /* of guest code */
     TBLOCK_SITES = 4 * TBLOCK_INSNS,
@@ -99,6 +103,9 @@ struct translator {
     struct x86_cpu *cpu;
     struct seam_exec exec;
     uint32_t used;       /* bytes of exec */
+    uint32_t limit;      /* of them */
+    uint64_t *seen;      /* a bit for each hash of a block of the last filling */
+    uint32_t seen_again; /* blocks of this filling that were in it, too */
     uint32_t first_code; /* where blocks begin, after the stubs */
     uint32_t entry;      /* offset of the code that C calls */
     uint32_t stub[STUB_COUNT]; /* likewise, of what emitted code calls */
@@ -142,7 +149,12 @@ int must_check translator_create(struct translator **out, struct x86_cpu *cpu);
 void translator_destroy(struct translator *t);
 
 struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mode);
+/* Drops everything. */
 void translator_flush_code(struct translator *t);
+/* The same because there is no room: may let it have more from now on. */
+void translator_make_room(struct translator *t);
+/* Was a block of that key in the last filling? Counted. */
+void translator_note_key(struct translator *t, uint64_t host, uint8_t mode);
 /* Blocks in the page at that host address go. Own thread, or VM at rest. */
 void translator_invalidate(struct translator *t, uint64_t host_page);
 bool translator_is_thrashing(const struct translator *t, uint64_t host_page);
