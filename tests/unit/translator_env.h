@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * One vCPU under the soft engine with its translator, for tests of that: code at CPU_ENV_CODE runs
+ * until HLT or an exception. All gates lead to HLT, on a stack of their own.
+ */
+#ifndef LODGE_TESTS_UNIT_TRANSLATOR_ENV_H
+#define LODGE_TESTS_UNIT_TRANSLATOR_ENV_H
+
+#include <string.h>
+
+#include "core/err.h"
+#include "engine/engine.h"
+#include "engine/soft/soft.h"
+#include "engine/soft/translator.h"
+#include "tests/lib/cpu_env.h"
+#include "tests/lib/unit.h"
+#include "x86/level.h"
+#include "x86/mem.h"
+
+enum { HALTED = -1, KICKED = -2, DIED = -3, FAR = 0x10000000 };
+
+static struct cpu_env e;
+
+/* How the last run ended if by an exception. */
+static struct {
+    uint64_t rip, error, rsp, rflags;
+} at;
+
+static inline void begin_at_level(const char *level)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    e.cpu->level = x86_level_find(level);
+    for (unsigned int v = 0; v < 256; v++) {
+        cpu_env_gate(&e, (uint8_t)v, 14, 0, CPU_ENV_SEL_CODE64, CPU_ENV_HANDLERS + v * 16, 1);
+        e.ram[CPU_ENV_HANDLERS + v * 16] = 0xF4;
+    }
+    CHECK_EQ(engine_soft.vm_create(&e.vm), OK);
+    CHECK_EQ(engine_soft.vcpu_create(e.cpu), OK);
+    CHECK(soft_translator(e.cpu) != NULL);
+    vcpu_enter(&e.cpu->vcpu);
+}
+
+static inline void begin(void)
+{
+    begin_at_level("v3");
+}
+
+static inline void end(void)
+{
+    vcpu_leave(&e.cpu->vcpu);
+    engine_soft.vcpu_destroy(e.cpu);
+    engine_soft.vm_destroy(&e.vm);
+    cpu_env_destroy(&e);
+}
+
+static inline const struct translator_stats *stats(void)
+{
+    return &soft_translator(e.cpu)->stats;
+}
+
+/* Puts code there as a guest's store would: what was translated of it goes. */
+static inline void put_code(uint64_t physical, const void *bytes, size_t size)
+{
+    memcpy(e.ram + physical, bytes, size);
+    code_written(&e.vm, e.ram + physical, size);
+}
+
+/* From RIP: HALTED by an instruction of the code, or the exception's vector. */
+static inline int run_on(void)
+{
+    struct exit x;
+    e.cpu->activity = X86_RUNNING;
+    CHECK_EQ(engine_soft.vcpu_run(e.cpu, &x), OK);
+    if (x.reason == EXIT_KICK)
+        return KICKED;
+    if (x.reason != EXIT_HALT)
+        return DIED;
+    uint64_t handler = e.cpu->rip - 1;
+    if (handler < CPU_ENV_HANDLERS || handler >= CPU_ENV_HANDLERS + 256 * 16)
+        return HALTED;
+    unsigned int v = (unsigned int)(handler - CPU_ENV_HANDLERS) / 16;
+    uint64_t sp = e.cpu->gpr[RSP];
+    bool has_error = v == 8 || (v >= 10 && v <= 14) || v == 17;
+    at.error = has_error ? cpu_env_get64(&e, sp) : 0;
+    sp += has_error ? 8 : 0;
+    at.rip = cpu_env_get64(&e, sp);
+    at.rflags = cpu_env_get64(&e, sp + 16);
+    at.rsp = cpu_env_get64(&e, sp + 24);
+    return (int)v;
+}
+
+/* At that linear address, in ring 0 or 3, from registers as they are. */
+static inline int run_at(uint64_t rip, unsigned int cpl)
+{
+    uint64_t rsp = e.cpu->gpr[RSP];
+    cpu_env_set_cpl(&e, cpl);
+    e.cpu->gpr[RSP] = rsp;
+    e.cpu->rflags = X86_FLAG_ONE | (e.cpu->rflags & (X86_FLAGS_STATUS | X86_FLAG_AC));
+    x86_update_mode(e.cpu);
+    e.cpu->rip = rip;
+    return run_on();
+}
+
+/* New code at CPU_ENV_CODE, from its beginning, in ring 0 with a good stack. */
+static inline int run_code(const void *bytes, size_t size)
+{
+    put_code(CPU_ENV_CODE, bytes, size);
+    e.cpu->gpr[RSP] = CPU_ENV_STACK0;
+    return run_at(CPU_ENV_CODE, 0);
+}
+#define RUN(code) run_code(code, sizeof(code) - 1)
+
+/* Maps the 4-KiB page at FAR + n pages (0..511), 0: absent. Takes effect at the next flush. */
+static inline void map_far(unsigned int n, uint64_t pte)
+{
+    const uint64_t table = CPU_ENV_RAM - PAGE_SIZE;
+    cpu_env_put64(&e, CPU_ENV_PD + (FAR >> 21) * 8,
+                  table | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A);
+    cpu_env_put64(&e, table + n * 8u, pte);
+}
+
+#endif
