@@ -146,6 +146,14 @@ $(O)/differential/differential: $(DIFFERENTIAL_OBJS) $(DIFFERENTIAL_FREE)
 	$(call quiet,LINK,$@)
 	$(Q)$(CC) -pie -o $@ $^ -lpthread
 
+# Its blocks: translator, interpreter and processor (tests/differential/blocks/blocks.h).
+BLOCKS_OBJS := $(patsubst %.c,$(O)/differential/%.o,$(sort $(wildcard tests/differential/blocks/*.c))) \
+    $(filter-out %/differential/main.o,$(DIFFERENTIAL_OBJS))
+BLOCKS_FREE := $(patsubst %.c,$(O)/hosted/%.o,$(filter isa/% core/% x86/% engine/soft/%,$(FREE_SRCS)))
+$(O)/differential/blocks: $(BLOCKS_OBJS) $(BLOCKS_FREE)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) -pie -o $@ $^ -lpthread
+
 ## differential   a million random instructions, here and in the emulator (DIFFERENTIAL_COUNT)
 .PHONY: differential
 differential: $(O)/differential/differential
@@ -337,7 +345,7 @@ bench-kvm: setup-bench
 	@tools/bench-kvm.sh $(O)
 
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/fake_kvm.so \
-    $(O)/differential/differential fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd
+    $(O)/differential/differential $(O)/differential/blocks fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:

@@ -26,7 +26,7 @@ static bool host_is_amd(void)
  * host's own in the emulator, too. These are not (see there): what the emulator leaves unchanged,
  * and what it has as Zen processors do, which others need not.
  */
-static uint64_t undefined_flags(const struct insn *i)
+uint64_t undefined_flags(const struct insn *i)
 {
     if (i->op == INSN_IMUL2)
         return X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_AF | X86_FLAG_PF;
@@ -128,7 +128,7 @@ static bool compare_bytes(const char *what, unsigned int index, const uint8_t *h
     return false;
 }
 
-static bool compare_x87(const struct x86_fpu *h, const struct x86_fpu *g, bool show)
+bool compare_x87(const struct x86_fpu *h, const struct x86_fpu *g, bool show)
 {
     bool equal = h->fcw == g->fcw && h->fsw == g->fsw && h->ftw == g->ftw;
     if (show) {
@@ -159,7 +159,7 @@ static uint32_t mxcsr_difference(const struct test_case *c, const struct outcome
     return difference;
 }
 
-static bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bool show)
+bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bool show)
 {
     bool equal = true;
     for (unsigned n = 0; n < 16; n++) {

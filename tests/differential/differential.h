@@ -24,6 +24,11 @@ enum {
     BOX_CODE = 0x10040000, /* one page; guard pages around it */
     BOX_CODE_SIZE = 0x1000,
     BOX_INSN = BOX_CODE + 0x800, /* the instruction */
+    /* Where blocks are (blocks/blocks.h), in pages that cannot and that can be written. */
+    BOX_BLOCK = 0x10050000,
+    BOX_BLOCK_RWX = 0x10060000,
+    BOX_BLOCK_SIZE = 0x2000,
+    BOX_LIMIT = 0x10070000,
 };
 
 /* What both sides start from and what they end with. */
@@ -46,6 +51,17 @@ enum outcome_kind {
 struct outcome {
     enum outcome_kind kind;
     uint8_t vector;
+    uint64_t address; /* #PF */
+    struct state state;
+};
+
+/* How a block ended: at an INT3, by a fault, or (not on the host) in a halt or shutdown. */
+enum block_end_kind { BLOCK_DONE, BLOCK_FAULT, BLOCK_HALTED, BLOCK_SHUTDOWN };
+
+struct block_end {
+    enum block_end_kind kind;
+    uint8_t vector;
+    uint32_t error;
     uint64_t address; /* #PF */
     struct state state;
 };
@@ -81,6 +97,10 @@ struct selection {
 
 /* Fills the case for this seed. False: these random bytes are no instruction that is wanted. */
 bool generate_case(struct test_case *c, uint64_t seed, const struct selection *what);
+/* May it be executed on the host? */
+bool is_harmless(const struct insn *i, enum insn_mode mode);
+uint64_t random_value(struct rng *r);
+void random_vectors(struct x86_fpu *f, struct rng *r);
 
 /* --- host.c --- */
 void host_init(void);
@@ -88,6 +108,11 @@ const uint8_t *host_memory(void);
 void host_run(const struct test_case *c, struct outcome *out);
 /* Can this machine and kernel run 32-bit code in this process? */
 bool host_has_32bit(void);
+/* A block, already in host_block_memory(base): from `entry` until an INT3 or a fault. False: neither. */
+void host_block_init(void);
+uint8_t *host_block_memory(uint32_t base);
+bool must_check host_run_block(const struct state *start, uint32_t entry, const uint8_t *memory,
+                               struct block_end *end);
 /* Why the last run was STUCK. */
 const char *host_trouble(void);
 
@@ -102,5 +127,10 @@ void guest_run(const struct test_case *c, struct outcome *out);
 bool compare_outcomes(const struct test_case *c, const struct outcome *host,
                       const struct outcome *guest);
 void print_case(const struct test_case *c);
+/* Flags that an instruction leaves undefined and in which the emulator and the host may differ. */
+uint64_t undefined_flags(const struct insn *i);
+
+bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bool show);
+bool compare_x87(const struct x86_fpu *h, const struct x86_fpu *g, bool show);
 
 #endif

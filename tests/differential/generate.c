@@ -79,6 +79,12 @@ static bool is_wanted(const struct insn *i, const struct selection *what)
     return true;
 }
 
+bool is_harmless(const struct insn *i, enum insn_mode mode)
+{
+    const struct selection all = {.groups = (1u << INSN_GROUP_COUNT) - 1, .mode = mode};
+    return is_wanted(i, &all) && (i->seg < SEG_FS || i->seg == SEG_GS);
+}
+
 /* What most random bytes are: fewer of them, so that the others have their share. */
 static bool is_common(const struct insn *i)
 {
@@ -207,7 +213,7 @@ static bool make_bytes(struct test_case *c, struct rng *r, const struct selectio
 
 /* --- state --- */
 
-static uint64_t random_value(struct rng *r)
+uint64_t random_value(struct rng *r)
 {
     static const uint64_t special[] = {0,
                                        1,
@@ -423,9 +429,8 @@ static void (*const prepare[INSN_GROUP_COUNT])(struct test_case *c, struct rng *
 
 /* --- vector and x87 state --- */
 
-static void random_vectors(struct test_case *c, struct rng *r)
+void random_vectors(struct x86_fpu *f, struct rng *r)
 {
-    struct x86_fpu *f = &c->start.fpu;
     *f = (struct x86_fpu){.fcw = X86_FCW_RESET, .mxcsr = X86_MXCSR_RESET, .xstate_bv = 7};
     if (rng_chance(r, 20))
         f->mxcsr = (uint32_t)rng_below(r, 0x10000);
@@ -470,7 +475,7 @@ static void random_state(struct test_case *c, struct rng *r)
         store_u64(c->memory + n, rng_next(r));
     c->uses_vector = touches_vectors(&c->insn);
     if (c->uses_vector)
-        random_vectors(c, r);
+        random_vectors(&c->start.fpu, r);
     if (rng_chance(r, c->uses_vector ? 15 : 4))
         c->start.rflags |= X86_FLAG_AC;
 }

@@ -184,7 +184,7 @@ static void install_filter(void)
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer)),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, BOX_CODE + BOX_CODE_SIZE + 1, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, BOX_LIMIT + 1, 1, 0),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, BOX_BASE, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
@@ -298,35 +298,84 @@ static void read_trap(const struct test_case *c, struct outcome *out)
     (void)c;
 }
 
-void host_run(const struct test_case *c, struct outcome *out)
+/* From `entry` until a fault or an INT3, with that state; *out is what came out. */
+static void execute(const struct state *start, bool vectors, uint32_t entry, uint16_t cs,
+                    struct state *out)
 {
-    put_code(c);
-    memcpy(rw, c->memory, BOX_RW_SIZE);
-    memcpy(ro, c->memory, BOX_RO_SIZE);
-    memcpy(frame.gpr, c->start.gpr, sizeof(frame.gpr));
-    frame.rflags = c->start.rflags;
-    frame.vector_mask = c->uses_vector ? 7 : 0;
-    if (c->uses_vector)
-        frame.fpu = c->start.fpu;
-    frame.entry = BOX_INSN;
-    frame.entry_cs = c->mode == INSN_MODE_64 ? USER_CS64 : USER_CS32;
+    memcpy(frame.gpr, start->gpr, sizeof(frame.gpr));
+    frame.rflags = start->rflags;
+    frame.vector_mask = vectors ? 7 : 0;
+    if (vectors)
+        frame.fpu = start->fpu;
+    frame.entry = entry;
+    frame.entry_cs = cs;
     trap.seen = 0;
     trap.armed = 1;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     enter_code();
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     trap.armed = 0;
+    memcpy(out->gpr, frame.gpr, sizeof(frame.gpr));
+    out->rflags = frame.rflags;
+    if (vectors)
+        out->fpu = frame.fpu;
+}
 
+void host_run(const struct test_case *c, struct outcome *out)
+{
+    put_code(c);
+    memcpy(rw, c->memory, BOX_RW_SIZE);
+    memcpy(ro, c->memory, BOX_RO_SIZE);
     *out = (struct outcome){.kind = DONE};
-    memcpy(out->state.gpr, frame.gpr, sizeof(frame.gpr));
-    out->state.rflags = frame.rflags;
+    execute(&c->start, c->uses_vector, BOX_INSN,
+            c->mode == INSN_MODE_64 ? USER_CS64 : USER_CS32, &out->state);
     out->state.rip = BOX_INSN + c->length;
-    if (c->uses_vector)
-        out->state.fpu = frame.fpu;
     if (trap.seen)
         read_trap(c, out);
     if (out->kind == FAULT)
         out->state.rip = BOX_INSN;
+}
+
+/* --- blocks --- */
+
+static uint8_t *block_view[2]; /* at BOX_BLOCK, at BOX_BLOCK_RWX */
+
+void host_block_init(void)
+{
+    int fd = memfd_create("blocks", 0);
+    if (fd < 0 || ftruncate(fd, 2 * BOX_BLOCK_SIZE) != 0)
+        die("memfd_create");
+    block_view[0] = map_box(fd, 0, BOX_BLOCK, BOX_BLOCK_SIZE, PROT_READ | PROT_EXEC);
+    block_view[1] = map_box(fd, BOX_BLOCK_SIZE, BOX_BLOCK_RWX, BOX_BLOCK_SIZE,
+                            PROT_READ | PROT_WRITE | PROT_EXEC);
+    close(fd);
+    memset(code, 0xCC, BOX_CODE_SIZE);
+}
+
+uint8_t *host_block_memory(uint32_t base)
+{
+    return block_view[base == BOX_BLOCK_RWX];
+}
+
+bool host_run_block(const struct state *start, uint32_t entry, const uint8_t *memory,
+                    struct block_end *end)
+{
+    memcpy(rw, memory, BOX_RW_SIZE);
+    memcpy(ro, memory, BOX_RO_SIZE);
+    /* the translator has used GS */
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, BOX_GS_BASE) != 0)
+        die("arch_prctl");
+    *end = (struct block_end){.kind = BLOCK_FAULT};
+    execute(start, true, entry, USER_CS64, &end->state);
+    end->state.rip = trap.rip;
+    end->vector = (uint8_t)trap.trapno;
+    end->error = (uint32_t)trap.error;
+    end->address = trap.address;
+    if (trap.seen == SIGTRAP) {
+        end->kind = BLOCK_DONE;
+        end->state.rip--;
+    }
+    return trap.seen != SIGSYS && trap.seen != 0;
 }
 
 bool host_has_32bit(void)
