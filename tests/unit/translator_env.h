@@ -14,6 +14,7 @@
 #include "engine/soft/soft.h"
 #include "engine/soft/translator.h"
 #include "tests/lib/cpu_env.h"
+#include "tests/lib/fake_seam.h"
 #include "tests/lib/unit.h"
 #include "x86/level.h"
 #include "x86/mem.h"
@@ -27,9 +28,14 @@ static struct {
     uint64_t rip, error, rsp, rflags;
 } at;
 
+/* Called before the engine is made: more memory. */
+static void (*before_engine)(void);
+
 static inline void begin_at_level(const char *level)
 {
     cpu_env_create(&e, CPU_ENV_LONG);
+    if (before_engine)
+        before_engine();
     e.cpu->level = x86_level_find(level);
     for (unsigned int v = 0; v < 256; v++) {
         cpu_env_gate(&e, (uint8_t)v, 14, 0, CPU_ENV_SEL_CODE64, CPU_ENV_HANDLERS + v * 16, 1);
@@ -59,9 +65,11 @@ static inline const struct translator_stats *stats(void)
     return &soft_translator(e.cpu)->stats;
 }
 
-/* Puts code there as a guest's store would: what was translated of it goes. */
+/* Puts code there as a guest's store would: what was translated of it goes. Time passes, so that the page
+ * is translated again. */
 static inline void put_code(uint64_t physical, const void *bytes, size_t size)
 {
+    fake_seam_advance(2 * (uint64_t)PAGE_REST_NS);
     memcpy(e.ram + physical, bytes, size);
     code_written(&e.vm, e.ram + physical, size);
 }
