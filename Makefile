@@ -200,7 +200,11 @@ $(B)/work.c: guests/user/selftest.c
 	@mkdir -p $(@D)
 	$(Q)cp $< $@
 $(B)/userland: $(G)/.fetched tools/make-userland.sh $(B)/work.c $(wildcard guests/userland/*)
-	tools/make-userland.sh $@ $(G)/tools/busybox $(B)/work.c $(wildcard guests/userland/*)
+	tools/make-userland.sh $@ gcc,libc6-dev,python3-minimal $(G)/tools/busybox $(B)/work.c $(wildcard guests/userland/*)
+
+# A Debian with stress-ng, for tests/stock/stress.py
+$(G)/stress: $(G)/.fetched tools/make-userland.sh guests/stress/init $(G)/user/jit
+	tools/make-userland.sh $@ stress-ng $(G)/tools/busybox guests/stress/init $(G)/user/jit
 
 ## bench-guests   what make bench runs in guests
 .PHONY: bench-guests
@@ -318,14 +322,14 @@ test: setup-test
 else
 test: setup-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
-	-@$(MAKE) --no-print-directory rig
+	-@$(MAKE) --no-print-directory rig $(G)/stress
 	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites $(SUITES)
 endif
 
 ## test-nightly   the same at full count
 test-nightly: setup-test
 	@$(MAKE) --no-print-directory -j$(shell nproc) test-programs
-	-@$(MAKE) --no-print-directory rig
+	-@$(MAKE) --no-print-directory rig $(G)/stress
 	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-nightly tools/run-tests.sh tests/suites-nightly $(SUITES)
 
 ## test-kvm       all tests of the kvm engine, in an emulated machine with AMD-V (docs/rig.md)

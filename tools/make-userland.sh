@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 #
-# make-userland.sh OUT BUSYBOX FILE...: an initrd that holds a whole Debian 12 with gcc and python3, for
-# `make bench` (docs/bench.md): minbase by debootstrap, without what a compiler and a script do not need.
-# busybox and every FILE are put under /lodge, the FILE named "init" is the first program.
+# make-userland.sh OUT PACKAGES BUSYBOX FILE...: an initrd that holds a whole Debian 12 with these packages
+# (names with commas): minbase by debootstrap, without what a compiler and a script do not need. busybox and
+# every FILE are put under /lodge, the FILE named "init" is the first program.
 #
 # debootstrap needs root; it is asked for through sudo where we are not.
 set -eu
@@ -22,8 +22,9 @@ WASTE="usr/share usr/sbin usr/lib/apt usr/lib/locale var/cache var/lib/apt var/l
     usr/lib/x86_64-linux-gnu/libstdc++*"
 
 out=$1
-busybox=$2
-shift 2
+packages=$2
+busybox=$3
+shift 3
 here=$(dirname "$0")
 
 say() { printf 'make-userland: %s\n' "$*" >&2; }
@@ -44,14 +45,17 @@ work=$(mktemp -d "$(realpath "$(dirname "$out")")/make-userland.XXXXXX")
 trap '$as_root rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-say "Debian 12 with gcc and python3, by debootstrap from $archive"
-$as_root debootstrap --variant=minbase --include=gcc,libc6-dev,python3-minimal bookworm "$work/root" \
+say "Debian 12 with $packages, by debootstrap from $archive"
+$as_root debootstrap --variant=minbase --include="$packages" bookworm "$work/root" \
     "$archive" >"$work/log" 2>&1 || {
     tail -n 5 "$work/log" >&2
     $as_root tail -n 5 "$work/root/debootstrap/debootstrap.log" >&2 2>/dev/null || true
     die "debootstrap failed"
 }
 for name in $WASTE; do
+    case $packages:$name in
+    stress-ng:*/libcrypto*) continue ;; # libkmod's
+    esac
     # shellcheck disable=SC2086 # a pattern
     $as_root rm -rf "$work"/root/$name
 done
