@@ -19,7 +19,7 @@
  * The memory is mapped twice (seam_exec_alloc), writable here and executable there. After code that
  * may have been executed before is overwritten, the processor must serialise before it runs the new
  * (SDM 3A 8.1.3); IRET does that without privilege and without an exit where Lodge is a guest
- * itself.
+ * itself. CPUID, which does it too, exits there.
  *
  * Everything here belongs to the vCPU's own thread; there is no lock.
  */
@@ -31,6 +31,15 @@
 
 enum { NATIVE_PAGES = (sizeof(struct native) + PAGE_SIZE - 1) / PAGE_SIZE, FRAGMENT_ALIGN = 16 };
 
+/* Is the processor one of QEMU's TCG? Its IRET in ring 3 reads the stack as the kernel would, which faults
+ * if that kernel has SMAP on (QEMU 7.2; docs/rig.md). */
+static bool host_is_tcg(void)
+{
+    uint32_t a = 0x40000000, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return b == 0x54474354 && c == 0x43544743 && d == 0x47435447; /* "TCGTCGTCGTCG" */
+}
+
 int native_create(struct x86_cpu *cpu)
 {
     struct native *n = seam_pages_alloc(NATIVE_PAGES);
@@ -41,6 +50,7 @@ int native_create(struct x86_cpu *cpu)
         seam_pages_free(n, NATIVE_PAGES);
         return err;
     }
+    n->serialise_by_cpuid = host_is_tcg();
     n->frame.mxcsr_host = X86_MXCSR_RESET;
     cpu->native = n;
     return OK;
@@ -55,7 +65,14 @@ void native_destroy(struct x86_cpu *cpu)
     cpu->native = NULL;
 }
 
-void native_serialise(void)
+static void serialise_by_cpuid(void)
+{
+    uint32_t a = 0, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
+}
+
+/* IRET to the next instruction. */
+static void serialise_by_iret(void)
 {
     uint64_t scratch;
     __asm__ volatile("movq %%rsp, %0\n\t"
@@ -72,6 +89,14 @@ void native_serialise(void)
                      : "=&r"(scratch)
                      :
                      : "memory", "cc");
+}
+
+void native_serialise(const struct x86_cpu *cpu)
+{
+    if (unlikely(cpu->native->serialise_by_cpuid))
+        serialise_by_cpuid();
+    else
+        serialise_by_iret();
 }
 
 static void drop_all(struct native *n)
@@ -98,7 +123,7 @@ native_fn *native_find_slow(struct x86_cpu *cpu, const struct insn *i, uint64_t 
     uint32_t length = i->op == INSN_X87 ? native_emit_x87(i, code) : native_emit(i, code);
     assert(length <= NATIVE_FRAGMENT_SIZE);
     if (n->flushes)
-        native_serialise();
+        native_serialise(cpu);
     n->slot[at].key = key;
     n->slot[at].fn = (native_fn *)(uintptr_t)(n->exec.exec + n->used);
     n->used += (length + FRAGMENT_ALIGN - 1) & ~(uint32_t)(FRAGMENT_ALIGN - 1);

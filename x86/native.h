@@ -53,6 +53,7 @@ struct native {
     uint32_t used;  /* bytes of exec */
     uint32_t count; /* slots in use */
     uint64_t flushes;
+    bool serialise_by_cpuid;
     struct native_slot slot[NATIVE_SLOTS];
 };
 
@@ -88,9 +89,9 @@ static always_inline native_fn *native_find(struct x86_cpu *cpu, const struct in
     return native_find_slow(cpu, i, key);
 }
 
-/* Executes a serialising instruction that needs no privilege, IRET to the next one: after generated
- * code was written that may have been executed before. */
-void native_serialise(void);
+/* Executes a serialising instruction that needs no privilege: after generated code was written that may
+ * have been executed before. Own thread. */
+void native_serialise(const struct x86_cpu *cpu);
 
 /* Copies of 16 and 32 bytes, each 16 of them in one access, as the guest's own moves are. */
 void native_copy16(void *dst, const void *src);

@@ -179,7 +179,7 @@ static void serialise_if_needed(struct translator *t)
     if (!t->serialise)
         return;
     t->serialise = false;
-    native_serialise();
+    native_serialise(t->cpu);
 }
 
 /* What emitted code takes from struct x86_cpu in copy. */
