@@ -108,8 +108,59 @@ static void test_j16_emptied_tlb_entries(void)
     end();
 }
 
+/*
+ * The guest has guessed where Lodge's own memory is: each access at such an address is the guest's
+ * page fault, and the part of the frame that emitted code trusts, and the code itself, stay as they
+ * were.
+ */
+static void test_j16_addresses_of_the_host(void)
+{
+    static uint8_t kept[PAGE_SIZE], code[PAGE_SIZE];
+    begin();
+    struct translator *t = soft_translator(e.cpu);
+    const void *const places[] = {t,
+                                  t->frame,
+                                  &t->frame->go,
+                                  t->exec.write,
+                                  t->exec.exec,
+                                  t->blocks,
+                                  t->sites,
+                                  e.ram,
+                                  e.cpu,
+                                  &e,
+                                  kept,
+                                  e.ram + CPU_ENV_RAM,
+                                  e.ram - 64};
+    for (unsigned int n = 0; n < ARRAY_SIZE(accesses); n++) {
+        put_code(CPU_ENV_CODE, accesses[n].bytes, accesses[n].size);
+        e.cpu->gpr[RAX] = CPU_ENV_DATA;
+        CHECK_EQ(run_at(CPU_ENV_CODE, 0), HALTED); /* translated, and all that is lazy is there */
+        memcpy(kept, &t->frame->go, sizeof(kept));
+        memcpy(code, t->exec.write, sizeof(code));
+        for (unsigned int k = 0; k < ARRAY_SIZE(places); k++) {
+            for (unsigned int cpl = 0; cpl <= 3; cpl += 3) {
+                unit_context("%s, place %u", accesses[n].name, k);
+                e.cpu->gpr[RCX] = 0;
+                e.cpu->gpr[RAX] = (uint64_t)(uintptr_t)places[k];
+                int vector = run_at(CPU_ENV_CODE, cpl);
+                CHECK(vector == X86_PF || (vector == X86_GP && e.cpu->gpr[RAX] & 31));
+                CHECK_EQ(at.rip, CPU_ENV_CODE);
+            }
+        }
+        CHECK_EQ(memcmp(kept + offsetof(struct frame, segment_base) - PAGE_SIZE,
+                        t->frame->segment_base,
+                        offsetof(struct frame, resume) - offsetof(struct frame, segment_base)),
+                 0);
+        CHECK_EQ(memcmp(code, t->exec.write,
+                        t->first_code < sizeof(code) ? t->first_code : sizeof(code)),
+                 0);
+    }
+    end();
+}
+
 int main(void)
 {
+    UNIT_RUN(test_j16_addresses_of_the_host);
     UNIT_RUN(test_j16_emptied_tlb_entries);
     return unit_done();
 }
