@@ -216,6 +216,14 @@ static bool look_at(struct block_case *c, uint64_t rip, bool *undefined)
     return i.op != INSN_RDTSC && i.op != INSN_RDTSCP && i.op != INSN_RDRAND && i.op != INSN_RDSEED;
 }
 
+static bool is_repeated(const uint8_t *code, size_t size)
+{
+    struct insn i;
+    return insn_decode(&i, code, size, INSN_MODE_64) == INSN_DECODE_OK &&
+           insn_op_group((enum insn_op)i.op) == INSN_GROUP_STRING &&
+           i.flags & (INSN_PREFIX_F2 | INSN_PREFIX_F3);
+}
+
 bool leg_reference(struct block_case *c, struct block_result *r)
 {
     struct x86_cpu *cpu = interpreted.cpu;
@@ -231,8 +239,16 @@ bool leg_reference(struct block_case *c, struct block_result *r)
             break;
         if (r->steps >= BLOCK_STEPS || !look_at(c, cpu->rip, &undefined))
             return false;
+        uint8_t before[INSN_MAX_LENGTH];
+        uint64_t room = code ? c->base + BOX_BLOCK_SIZE - cpu->rip : 0;
+        size_t size = room < sizeof(before) ? room : sizeof(before);
+        memcpy(before, code, code ? size : 0);
         cpu->shadow = 0;
         int status = x86_step(cpu);
+        /* A repeated string that overwrites itself goes on as it was, or as it is now: an interrupt
+         * in between decides, and the engines stop there to look. */
+        if (code && is_repeated(before, size) && memcmp(before, code, size) != 0)
+            return false;
         if (status == X86_EXIT) {
             end->kind = cpu->activity == X86_SHUTDOWN ? BLOCK_SHUTDOWN : BLOCK_HALTED;
             break;
