@@ -27,7 +27,7 @@ enum {
     TUOPS = 192 << 10,
     TBLOCK_INSNS = 48,  /* guest instructions in a block, at most */
     TBLOCK_BYTES = 256, /* of guest code */
-    TBLOCK_SITES = 4 * TBLOCK_INSNS,
+    TBLOCK_SITES = 8 * TBLOCK_INSNS, /* calls of stubs in a block, at most */
     SITE_GRANULE_SHIFT = 7,
     STUB_CALL_BYTES = 5, /* a call of a stub */
     JOURNAL = 16384,
