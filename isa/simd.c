@@ -184,21 +184,13 @@ static uint16_t memory_flags(const struct simd_row *row, const struct insn *i)
     return simd;
 }
 
-/* Outside 64-bit mode there are neither 64-bit general registers, whatever VEX.W says, nor vector
- * registers over 7: the top bit of a register in the immediate is ignored (SDM 2A 2.3). */
-static void fit_to_legacy_mode(struct insn *i, const struct form *form)
-{
-    if (form->simd & (SIMD_REG_GPR_W | SIMD_RM_GPR_R | SIMD_RM_GPR_W))
-        i->flags &= (uint16_t)~INSN_REX_W;
-    if (i->simd_regs & SIMD_READ_IS4)
-        i->imm &= 0x7F;
-}
-
 /* Outside of 64-bit mode general registers have 32 bits, whatever VEX.W says, and bit 7 of an
  * immediate that names a register is ignored. */
 static void narrow(struct insn *i, const struct form *form)
 {
-    if (form->simd & (SIMD_REG_GPR_W | SIMD_RM_GPR_R | SIMD_RM_GPR_W))
+    /* PCMPESTRx takes its lengths from EAX and EDX then, too */
+    bool lengths = form == &forms[SIMD_FORM_PCMPSTR];
+    if (lengths || form->simd & (SIMD_REG_GPR_W | SIMD_RM_GPR_R | SIMD_RM_GPR_W))
         i->flags &= (uint16_t)~INSN_REX_W;
     if (form->vex & SIMD_READ_IS4)
         i->imm &= 0x7F;
@@ -217,8 +209,6 @@ bool simd_decode(struct insn *i, enum insn_mode mode)
     i->op = INSN_SIMD;
     i->feature = feature_of(row, i);
     i->simd_regs = registers_of(row, i);
-    if (mode != INSN_MODE_64)
-        fit_to_legacy_mode(i, form);
     i->memsize = 0;
     if (i->flags & INSN_MEM) {
         i->memsize = size_of(row, i, wide);

@@ -24,13 +24,28 @@ static size_t parse_hex(const char *hex, uint8_t *bytes)
     return n;
 }
 
-static struct insn decode64(const char *hex)
+static struct insn decode(const char *hex, enum insn_mode mode)
 {
     uint8_t bytes[MAX_BYTES];
     struct insn i = {0};
     size_t n = parse_hex(hex, bytes);
-    CHECK_EQ(insn_decode(&i, bytes, n, INSN_MODE_64), INSN_DECODE_OK);
+    CHECK_EQ(insn_decode(&i, bytes, n, mode), INSN_DECODE_OK);
     return i;
+}
+
+static struct insn decode64(const char *hex)
+{
+    return decode(hex, INSN_MODE_64);
+}
+
+/* VEX.W says nothing of general registers outside 64-bit mode: VMOVD; VPCMPESTRM's lengths. */
+static void test_vex_w(void)
+{
+    static const char *const wide[] = {"c4 e1 f9 6e c1", "c4 e3 f9 60 c1 00"};
+    for (size_t k = 0; k < 2; k++) {
+        CHECK(decode64(wide[k]).flags & INSN_REX_W);
+        CHECK(!(decode(wide[k], INSN_MODE_32).flags & INSN_REX_W));
+    }
 }
 
 static void test_features(void)
@@ -204,6 +219,7 @@ static void test_names(void)
 int main(void)
 {
     UNIT_RUN(test_features);
+    UNIT_RUN(test_vex_w);
     UNIT_RUN(test_ends);
     UNIT_RUN(test_flags);
     UNIT_RUN(test_short_input);
