@@ -71,6 +71,7 @@ static uint64_t host_xcr0(void)
 }
 
 enum {
+    CPUID_1C_MOVBE = 1 << 22,
     CPUID_1C_OSXSAVE = 1 << 27,
     CPUID_1C_AVX = 1 << 28,
     CPUID_7B_BMI2 = 1 << 8,
@@ -84,6 +85,7 @@ static bool host_has_enough(struct translator *t)
     if (r[0] < 7)
         return false;
     host_cpuid(1, 0, one);
+    t->has_movbe = one[2] & CPUID_1C_MOVBE;
     t->has_xsave = one[2] & CPUID_1C_OSXSAVE;
     t->has_avx = t->has_xsave && one[2] & CPUID_1C_AVX &&
                  (host_xcr0() & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX);

@@ -38,6 +38,11 @@ struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint64_t ri
     return translate(t, host, rip, mode, again);
 }
 
+bool translator_holds_code(struct x86_cpu *cpu, uint64_t linear)
+{
+    return x86_tlb_slot(cpu, linear)->exec_tag == x86_tlb_tag(cpu, linear);
+}
+
 bool translator_round(struct translator *t, const uint8_t *host, int *status)
 {
     struct x86_cpu *cpu = t->cpu;
@@ -52,6 +57,12 @@ bool translator_round(struct translator *t, const uint8_t *host, int *status)
         *status = X86_OK;
         return again;
     }
+    if (cpu->late_code) { /* translating has set an accessed bit in a page of code */
+        *status = X86_OK;
+        return true;
+    }
+    if (!translator_holds_code(cpu, cpu->rip))
+        return false;
     translator_follow_tlb(t);
     translator_enter_jump(t, cpu->rip, b);
     translator_run(t, b);

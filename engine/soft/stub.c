@@ -236,7 +236,7 @@ static const uint8_t *after(struct translator *t, const struct tsite *s, const u
 {
     struct x86_cpu *cpu = t->cpu;
     t->status = status;
-    if (status == X86_JUMP || (status == X86_OK && ends))
+    if (status == X86_JUMP || (status == X86_OK && (ends || s->next == SITE_NO_NEXT)))
         return jump_on(t);
     if (status != X86_OK || t->epoch != epoch || !translator_is_current(t) ||
         cpu->shadow || cpu->debug_pending || cpu->late_code)
@@ -244,17 +244,31 @@ static const uint8_t *after(struct translator *t, const struct tsite *s, const u
     return resume_at(t, ret + s->next);
 }
 
+/*
+ * The vCPU's own TLB may have been filled since: then what was just interpreted need not be what was
+ * translated, if the page tables say something else by now. Emitted code goes on only behind an
+ * instruction of the same length that has left the mode as it was.
+ */
+static bool is_another(const struct translator *t, const struct tsite *s, uint8_t context)
+{
+    const struct x86_cpu *cpu = t->cpu;
+    return cpu->rip != t->frame->page + s->guest + s->length || cpu->tlb_context != context ||
+           !translator_can_run(cpu) || soft_needs_attention(cpu) ||
+           (translator_mode(t) & (MODE_SSE | MODE_AVX)) != t->vector_mode;
+}
+
 /* Fetches and decodes anew. */
 static const uint8_t *step(struct translator *t, const struct tsite *s, const uint8_t *ret)
 {
     struct x86_cpu *cpu = t->cpu;
     uint64_t epoch = t->epoch;
+    uint8_t context = cpu->tlb_context;
     cpu->rip = t->frame->page + s->guest;
     cpu->code_page = ~(uint64_t)0;
     cpu->instructions++;
     int status = x86_step(cpu);
-    if (status == X86_OK && cpu->rip != t->frame->page + s->guest + s->length) {
-        t->status = status; /* the page tables changed: it was another instruction */
+    if (status == X86_OK && is_another(t, s, context)) {
+        t->status = status;
         return NULL;
     }
     return after(t, s, ret, status, false, epoch);
@@ -357,8 +371,8 @@ static const uint8_t *land_cross(struct translator *t, const struct tsite *s, co
     uint64_t next = t->frame->page + PAGE_SIZE;
     const uint8_t *second;
     if (is_canonical(next) && x86_fetch_host(cpu, next, &second, NULL) == X86_OK &&
-        (uint64_t)(uintptr_t)second == b->second && translator_is_current(t) &&
-        !cpu->late_code) {
+        (uint64_t)(uintptr_t)second == b->second && translator_holds_code(cpu, next) &&
+        translator_is_current(t) && !cpu->late_code) {
         translator_enter_cross(t, next, b);
         return resume_at(t, tblock_body(t, b));
     }

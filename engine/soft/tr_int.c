@@ -558,6 +558,8 @@ static bool tr_extend(struct translation *x)
 static bool tr_movbe(struct translation *x)
 {
     const struct insn *i = x->i;
+    if (!x->t->has_movbe) /* which no level asks of its host */
+        return false;
     if (i->form == INSN_FORM_REG_RM)
         return reg_rm(x, EMIT_OP(0, 2, 0xF0), true, true);
     struct emit_mem m;

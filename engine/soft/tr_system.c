@@ -61,7 +61,7 @@ static bool next_stays(const struct translation *x)
 
 static bool tr_sti(struct translation *x)
 {
-    if (x->shadow || !next_stays(x))
+    if (x->shadow || x->b->second || !next_stays(x))
         return false;
     struct emit_mem rflags = load_flags_without(x, offsetof(struct frame, mask_not_if));
     emit_lea(&x->e, R10, emit_at(R10, (int32_t)X86_FLAG_IF));

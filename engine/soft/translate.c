@@ -58,6 +58,7 @@ struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
         .guest = x->at,
         .length = x->i ? x->i->length : 0,
         .kind = (uint8_t)kind,
+        .next = SITE_NO_NEXT,
         .shadow = x->shadow,
     };
     return &t->sites[n];
@@ -108,7 +109,7 @@ static void translate_insn(struct translation *x)
     struct translator *t = x->t;
     const struct translation before = {
         .e = x->e, .vectors_known = x->vectors_known, .exits = x->exits};
-    uint32_t first = t->site_count;
+    uint32_t first = t->site_count, granules = t->granules;
     bool in_shadow = x->shadow;
     uint16_t before_live = x->b->live;
     tr_fn *fn = find_translator(x);
@@ -119,14 +120,16 @@ static void translate_insn(struct translation *x)
         x->exits = before.exits;
         x->ended = false;
         t->site_count = first;
+        t->granules = granules;
         tr_interpret(x);
     }
+    /* What ends the block has nothing behind it: whatever the interpreter then meets there. */
+    for (uint32_t n = first; n < t->site_count && !x->ended; n++)
+        t->sites[n].next = (uint16_t)(x->e.p - x->base - t->sites[n].ret);
     if (in_shadow) {
         x->shadow = false;
         tr_end_shadow(x);
     }
-    for (uint32_t n = first; n < t->site_count; n++)
-        t->sites[n].next = (uint16_t)(x->e.p - x->base - t->sites[n].ret);
 }
 
 /* --- a block --- */
@@ -285,7 +288,8 @@ static void translate_block(struct translation *x, uint64_t rip)
         emit8(&x->e, 0xCC);
     b->length = (uint32_t)(x->e.p - x->base) - b->code;
     assert(b->insns > 0 && b->length <= CODE_BLOCK_MAX - 64);
-    t->used = (b->code + b->length + CODE_ALIGN - 1) & ~(uint32_t)(CODE_ALIGN - 1);
+    t->used = (b->code + b->length + CODE_ALIGN) & ~(uint32_t)(CODE_ALIGN - 1);
+    memset(x->e.p, 0xCC, t->used - (b->code + b->length)); /* nothing falls out of a block unseen */
     note_for_profilers(t, b, rip);
     t->serialise = true;
     t->stats.translated++;

@@ -30,6 +30,7 @@ enum {
     TBLOCK_SITES = 8 * TBLOCK_INSNS, /* calls of stubs in a block, at most */
     SITE_GRANULE_SHIFT = 7,
     STUB_CALL_BYTES = 5, /* a call of a stub */
+    SITE_NO_NEXT = UINT16_MAX,
     JOURNAL = 16384,
     /* A page whose blocks were invalidated this often, with less than that time between two, is
      * interpreted until it has been left alone for that time. */
@@ -69,7 +70,7 @@ struct tsite {
             bool write;
         } miss;
     };
-    uint16_t next;  /* ret plus this is the instruction that follows */
+    uint16_t next;  /* ret plus this is the instruction that follows; SITE_NO_NEXT: none is emitted */
     uint16_t guest; /* offset of the instruction in its page; STUB_CHAIN: of the target */
     uint8_t length; /* of the guest instruction */
     uint8_t kind;   /* enum frame_stub */
@@ -129,7 +130,7 @@ struct translator {
     uint64_t epoch;   /* grows when blocks go: who called C must not return into one */
     int status;       /* of the last entry: enum x86_status */
     bool serialise;   /* code was written since emitted code last ran */
-    bool has_avx, has_xsave;
+    bool has_avx, has_xsave, has_movbe;
     bool counts;      /* emitted code counts instructions */
     struct thrash_slot thrash[1 << THRASH_BITS];
     struct translator_stats stats;
@@ -196,6 +197,9 @@ void translator_run(struct translator *t, const struct tblock *b);
  * or (*again) look the address up anew. May flush the cache. */
 struct tblock *tblock_get(struct translator *t, const uint8_t *host, uint64_t rip, uint8_t mode,
                           bool *again);
+/* Is the code there in the vCPU's own TLB, so that what empties that finds it? Else no jump to it may be
+ * entered. */
+bool translator_holds_code(struct x86_cpu *cpu, uint64_t linear);
 /* The mode for the vCPU's state now. 64-bit mode only. */
 uint8_t translator_mode(const struct translator *t);
 /* Runs translated code from RIP, which is at that host address, until it leaves; *status as a handler

@@ -113,8 +113,8 @@ static void put_code(uint64_t address, const void *bytes, size_t size)
 #define PUT_CODE(address, name) put_code((address), name, (size_t)(name##_end - (name)))
 #define RUN(name)               (PUT_CODE(CPU_ENV_CODE, name), run_from(CPU_ENV_CODE))
 
-/* Maps the page at any linear address, in tables from `tables` on (three pages). */
-static void map_at(uint64_t linear, uint64_t physical, uint64_t tables)
+/* Maps the page at any linear address, in tables from `tables` on (three pages); no INVLPG. */
+static void set_entry(uint64_t linear, uint64_t physical, uint64_t tables)
 {
     const uint64_t flags = PTE;
     uint64_t table = CPU_ENV_PML4;
@@ -127,6 +127,11 @@ static void map_at(uint64_t linear, uint64_t physical, uint64_t tables)
         table = cpu_env_get64(&e, at) & ~(uint64_t)0xFFF;
     }
     cpu_env_put64(&e, table + (linear >> PAGE_SHIFT & 511) * 8, physical | flags);
+}
+
+static void map_at(uint64_t linear, uint64_t physical, uint64_t tables)
+{
+    set_entry(linear, physical, tables);
     x86_tlb_flush_page(e.cpu, linear);
 }
 
@@ -323,6 +328,43 @@ static void test_late_page_table_entry(void)
     end();
 }
 
+/* --- what is interpreted need not be what was translated --------------------------------------- */
+
+CODE(jump_to_rax, "jmp *%rax");
+CODE(jump_on_page, ".byte 0xE9, 0xFB, 0x0F, 0, 0"); /* to the same offset in the next page */
+CODE(move_and_halt, "mov $0x11223344, %ebx\n hlt");
+CODE(halt, "hlt");
+
+/*
+ * The page tables change, and no INVLPG follows: the jump cache may go on with the old page, the
+ * interpreter, whose TLB has lost it, finds another instruction there, of the same length. It does
+ * not jump: there is nothing behind the translated jump to go on with.
+ */
+static void test_j02_another_instruction_in_its_place(void)
+{
+    enum { OLD = DATA + 0x40000, NEW = DATA + 0x41000, NEXT = DATA + 0x42000, AT = 0x100 };
+    const uint64_t page = 0x70000000;
+    const uint8_t *host;
+    begin();
+    map_at(page, OLD, TABLES);
+    map_at(page + PAGE_SIZE, NEXT, TABLES + 3 * PAGE_SIZE);
+    map_at(page + X86_TLB_SIZE * PAGE_SIZE, NEXT, TABLES + 6 * PAGE_SIZE);
+    PUT_CODE(OLD + AT, jump_on_page);
+    PUT_CODE(NEW + AT, move_and_halt);
+    PUT_CODE(NEXT + AT, halt);
+    PUT_CODE(CPU_ENV_CODE, jump_to_rax);
+    CHECK_EQ(run_from(page + AT), -1);
+    CHECK_EQ(e.cpu->rip, page + PAGE_SIZE + AT + 1);
+    x86_tlb_flush_page(e.cpu, page + PAGE_SIZE); /* the jump's target is not in the jump cache */
+    set_entry(page, NEW, TABLES);
+    CHECK_EQ(x86_fetch_host(e.cpu, page + X86_TLB_SIZE * PAGE_SIZE, &host, NULL), X86_OK);
+    e.cpu->gpr[RAX] = page + AT;
+    CHECK_EQ(run_from(CPU_ENV_CODE), -1);
+    CHECK_EQ(e.cpu->gpr[RBX], 0x11223344);
+    CHECK_EQ(e.cpu->rip, page + AT + 6);
+    end();
+}
+
 int main(void)
 {
     UNIT_RUN(test_j16_aligned_operand_and_empty_entry);
@@ -330,6 +372,7 @@ int main(void)
     UNIT_RUN(test_j02_across_into_the_hole);
     UNIT_RUN(test_j05_generations_that_come_round);
     UNIT_RUN(test_c1_bit_offset_and_address_size);
+    UNIT_RUN(test_j02_another_instruction_in_its_place);
     UNIT_RUN(test_late_kvm_pages);
     UNIT_RUN(test_late_page_table_entry);
     return unit_done();
