@@ -42,7 +42,9 @@
 #include "x86/level.h"
 #include "x86/mem.h"
 
-enum { CODE_ALIGN = 16, PATCH_BYTES = STUB_CALL_BYTES };
+/* Where in its cache lines a block stands matters for how its jumps are predicted: here a loop of the
+ * bench takes 5.9 or 8.2 ns. Of the four places tried, 48 is the one that is never bad (docs/soft.md). */
+enum { CODE_ALIGN = 64, CODE_OFFSET = 48, PATCH_BYTES = STUB_CALL_BYTES };
 
 /* --- sites --- */
 
@@ -287,7 +289,7 @@ static void translate_block(struct translation *x, uint64_t rip)
     while ((uint32_t)(x->e.p - x->base) < b->code + b->live + PATCH_BYTES)
         emit8(&x->e, 0xCC);
     b->length = (uint32_t)(x->e.p - x->base) - b->code;
-    assert(b->insns > 0 && b->length <= CODE_BLOCK_MAX - 64);
+    assert(b->insns > 0 && b->length <= CODE_BLOCK_MAX - 2 * CODE_ALIGN);
     t->used = (b->code + b->length + CODE_ALIGN) & ~(uint32_t)(CODE_ALIGN - 1);
     memset(x->e.p, 0xCC, t->used - (b->code + b->length)); /* nothing falls out of a block unseen */
     note_for_profilers(t, b, rip);
@@ -312,7 +314,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip
     struct tblock *b = &t->blocks[t->block_count++];
     *b = made;
     struct translation x = {
-        .e = {t->exec.write + t->used},
+        .e = {t->exec.write + t->used + CODE_OFFSET},
         .t = t,
         .b = b,
         .at = (uint16_t)(b->host & ~PAGE_MASK),
