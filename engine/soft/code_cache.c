@@ -216,7 +216,8 @@ void translator_flush_code(struct translator *t)
 
 /*
  * More room helps if what is dropped comes back. A system that boots runs most of its code once, and
- * fills the cache more than once with ever new blocks; a compiler comes back to all of its own.
+ * fills the cache more than once with ever new blocks; a compiler comes back to all of its own, though
+ * maybe not within one filling. So what is seen is kept until it is too much to tell anything.
  */
 static uint32_t key_bit(uint64_t host, uint8_t mode)
 {
@@ -233,7 +234,11 @@ void translator_make_room(struct translator *t)
 {
     if (t->seen_again > t->block_count / 3 && t->limit < CODE_SIZE)
         t->limit *= 2;
-    memset(t->seen, 0, (size_t)1 << (SEEN_BITS - 3));
+    if (t->seen_count > 1u << (SEEN_BITS - 1)) {
+        memset(t->seen, 0, (size_t)1 << (SEEN_BITS - 3));
+        t->seen_count = 0;
+    }
+    t->seen_count += t->block_count;
     for (uint32_t n = 0; n < t->block_count; n++) {
         uint32_t bit = key_bit(t->blocks[n].host, t->blocks[n].mode);
         t->seen[bit / 64] |= BIT(bit % 64);

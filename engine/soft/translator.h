@@ -105,8 +105,9 @@ struct translator {
     struct seam_exec exec;
     uint32_t used;       /* bytes of exec */
     uint32_t limit;      /* of them */
-    uint64_t *seen;      /* a bit for each hash of a block of the last filling */
-    uint32_t seen_again; /* blocks of this filling that were in it, too */
+    uint64_t *seen;      /* a bit for each hash of a block of earlier fillings */
+    uint32_t seen_count; /* of these blocks */
+    uint32_t seen_again; /* blocks of this filling that are among them */
     uint32_t first_code; /* where blocks begin, after the stubs */
     uint32_t entry;      /* offset of the code that C calls */
     uint32_t stub[STUB_COUNT]; /* likewise, of what emitted code calls */
@@ -154,7 +155,7 @@ struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mo
 void translator_flush_code(struct translator *t);
 /* The same because there is no room: may let it have more from now on. */
 void translator_make_room(struct translator *t);
-/* Was a block of that key in the last filling? Counted. */
+/* Was a block of that key in an earlier filling? Counted. */
 void translator_note_key(struct translator *t, uint64_t host, uint8_t mode);
 /* Blocks in the page at that host address go. Own thread, or VM at rest. */
 void translator_invalidate(struct translator *t, uint64_t host_page);
