@@ -118,10 +118,11 @@ __asm__(
 static struct {
     volatile sig_atomic_t armed;
     volatile sig_atomic_t seen; /* signal number */
-    uint64_t trapno, error, address, rip, cs;
+    uint64_t trapno, error, address, rip, cs, rsp;
 } trap;
 
 static uint8_t *rw, *ro, *code; /* writable views of the sandbox */
+static bool drops_nt;
 static char trouble[128];
 
 static void die(const char *what)
@@ -135,8 +136,11 @@ const char *host_trouble(void)
     return trouble;
 }
 
-/* Does rip say that this was ours: in the code page, or where a branch went? Only an instruction
- * fetch faults outside of it. */
+/*
+ * Does rip say that this was ours: in the code page, or where a branch went? Only an instruction
+ * fetch faults outside of it. RSP is taken from here: some machines refuse the return from a signal
+ * with an RSP that is not canonical.
+ */
 void on_signal(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *u = context;
@@ -157,6 +161,8 @@ void on_signal(int sig, siginfo_t *info, void *context)
         trap.address = (uint64_t)(uintptr_t)info->si_addr;
     trap.rip = (uint64_t)r[REG_RIP];
     trap.cs = (uint64_t)r[REG_CSGSFS] & 0xFFFF;
+    trap.rsp = (uint64_t)r[REG_RSP];
+    r[REG_RSP] = (greg_t)frame.host_rsp;
     r[REG_RIP] = (greg_t)(uintptr_t)leave_code;
     r[REG_CSGSFS] = (greg_t)(((uint64_t)r[REG_CSGSFS] & ~UINT64_C(0xFFFF)) | USER_CS64);
     r[REG_EFL] &= ~(greg_t)X86_FLAG_TF;
@@ -208,6 +214,40 @@ static uint8_t *map_box(int fd, off_t offset, uintptr_t address, size_t size, in
     return view;
 }
 
+/* From `entry` until a fault or an INT3, with that state; *out is what came out. */
+static void execute(const struct state *start, bool vectors, uint32_t entry, uint16_t cs,
+                    struct state *out)
+{
+    memcpy(frame.gpr, start->gpr, sizeof(frame.gpr));
+    frame.rflags = start->rflags;
+    frame.vector_mask = vectors ? 7 : 0;
+    if (vectors)
+        frame.fpu = start->fpu;
+    frame.entry = entry;
+    frame.entry_cs = cs;
+    trap.seen = 0;
+    trap.armed = 1;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    enter_code();
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    trap.armed = 0;
+    memcpy(out->gpr, frame.gpr, sizeof(frame.gpr));
+    if (trap.seen)
+        out->gpr[RSP] = trap.rsp;
+    out->rflags = frame.rflags;
+    if (vectors)
+        out->fpu = frame.fpu;
+}
+
+/* Does NT survive in the RFLAGS that an exception saves? */
+static bool keeps_nt(void)
+{
+    struct state start = {.rflags = X86_FLAG_ONE | X86_FLAG_IF | X86_FLAG_NT}, end;
+    code[BOX_INSN - BOX_CODE] = 0xCC;
+    execute(&start, false, BOX_INSN, USER_CS64, &end);
+    return end.rflags & X86_FLAG_NT;
+}
+
 void host_init(void)
 {
     int fd = memfd_create("differential", 0);
@@ -223,6 +263,15 @@ void host_init(void)
         die("arch_prctl");
     install_handlers();
     install_filter();
+    drops_nt = !keeps_nt();
+    if (drops_nt)
+        printf("differential: exceptions clear RFLAGS.NT here, as on no processor: NT is not "
+               "compared\n");
+}
+
+uint64_t host_unknown_flags(void)
+{
+    return drops_nt ? X86_FLAG_NT : 0;
 }
 
 const uint8_t *host_memory(void)
@@ -298,37 +347,14 @@ static void read_trap(const struct test_case *c, struct outcome *out)
     (void)c;
 }
 
-/* From `entry` until a fault or an INT3, with that state; *out is what came out. */
-static void execute(const struct state *start, bool vectors, uint32_t entry, uint16_t cs,
-                    struct state *out)
-{
-    memcpy(frame.gpr, start->gpr, sizeof(frame.gpr));
-    frame.rflags = start->rflags;
-    frame.vector_mask = vectors ? 7 : 0;
-    if (vectors)
-        frame.fpu = start->fpu;
-    frame.entry = entry;
-    frame.entry_cs = cs;
-    trap.seen = 0;
-    trap.armed = 1;
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    enter_code();
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    trap.armed = 0;
-    memcpy(out->gpr, frame.gpr, sizeof(frame.gpr));
-    out->rflags = frame.rflags;
-    if (vectors)
-        out->fpu = frame.fpu;
-}
-
 void host_run(const struct test_case *c, struct outcome *out)
 {
     put_code(c);
     memcpy(rw, c->memory, BOX_RW_SIZE);
     memcpy(ro, c->memory, BOX_RO_SIZE);
     *out = (struct outcome){.kind = DONE};
-    execute(&c->start, c->uses_vector, BOX_INSN,
-            c->mode == INSN_MODE_64 ? USER_CS64 : USER_CS32, &out->state);
+    execute(&c->start, c->uses_vector, BOX_INSN, c->mode == INSN_MODE_64 ? USER_CS64 : USER_CS32,
+            &out->state);
     out->state.rip = BOX_INSN + c->length;
     if (trap.seen)
         read_trap(c, out);

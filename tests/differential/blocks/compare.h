@@ -9,7 +9,13 @@
  * program sees. */
 enum leg_kind { LEG_ENGINE, LEG_STEPS, LEG_HOST };
 
-/* False after printing the case and every difference. */
+bool blocks_equal(const struct block_case *c, const struct block_result *a,
+                  const struct block_result *b, enum leg_kind kind);
+/* Prints the case and every difference. */
+void print_blocks(const struct block_case *c, const struct block_result *a,
+                  const struct block_result *b, enum leg_kind kind, const char *name_a,
+                  const char *name_b);
+/* Both: false after printing. */
 bool compare_blocks(const struct block_case *c, const struct block_result *a,
                     const struct block_result *b, enum leg_kind kind, const char *name_a,
                     const char *name_b);

@@ -26,6 +26,7 @@ enum { DEFAULT_COUNT = 1000000, FIXED_SEED = 20260611, MAX_FAILURES = 5, WATCHED
 
 struct tally {
     uint64_t blocks, steps, dropped, host, host_loose, kernel, rewritten, failures;
+    uint64_t unsteady; /* the host's answer was another when asked again */
     uint64_t kinds[4], vectors[32];
 };
 
@@ -64,7 +65,19 @@ static bool end_is_loose(const struct block_case *c, const struct block_result *
            (i.op == INSN_SIMD && i.simd & (SIMD_ALIGNED | SIMD_SPECIAL | SIMD_MMX));
 }
 
-static void compare_with_host(const struct block_case *c, struct block_result *reference,
+/* What of the host's answer is no word of the processor's: true if the whole of it is. */
+static bool is_loose_on_host(struct block_result *host, const struct block_result *reference)
+{
+    /* Linux says of the kernel's half that pages are present there, so that nobody can find out;
+     * the guest's identity-mapped RAM is the kernel's own, too. */
+    if (host->end.vector == X86_PF &&
+        (host->end.address >> 63 || host->end.address < BOX_BASE / 16))
+        host->end.error = reference->end.error;
+    /* neither aligned nor present: which is found first differs */
+    return host->end.kind == BLOCK_FAULT && host->end.vector == X86_AC;
+}
+
+static void compare_with_host(const struct block_case *c, const struct block_result *reference,
                               struct tally *t)
 {
     static struct block_result host;
@@ -72,24 +85,26 @@ static void compare_with_host(const struct block_case *c, struct block_result *r
         t->host_loose++;
         return;
     }
+    for (unsigned int attempt = 0; attempt < HOST_ATTEMPTS; attempt++) {
+        if (!leg_host(c, &host)) {
+            print_block(c);
+            printf("  the host did something that must not be\n");
+            t->failures++;
+            return;
+        }
+        if (is_loose_on_host(&host, reference)) {
+            t->host_loose++;
+            return;
+        }
+        if (blocks_equal(c, &host, reference, LEG_HOST)) {
+            t->host++;
+            t->unsteady += attempt > 0;
+            return;
+        }
+    }
+    print_blocks(c, &host, reference, LEG_HOST, "host", "reference");
     t->host++;
-    if (!leg_host(c, &host)) {
-        print_block(c);
-        printf("  the host did something that must not be\n");
-        t->failures++;
-        return;
-    }
-    /* Linux says of the kernel's half that pages are present there, so that nobody can find out;
-     * the guest's identity-mapped RAM is the kernel's own, too. */
-    if (host.end.vector == X86_PF && (host.end.address >> 63 || host.end.address < BOX_BASE / 16))
-        host.end.error = reference->end.error;
-    /* neither aligned nor present: which is found first differs */
-    if (host.end.kind == BLOCK_FAULT && host.end.vector == X86_AC) {
-        t->host_loose++;
-        return;
-    }
-    if (!compare_blocks(c, &host, reference, LEG_HOST, "host", "reference"))
-        t->failures++;
+    t->failures++;
 }
 
 static void run_case(struct block_case *c, struct tally *t)
@@ -137,6 +152,11 @@ static void run_series(uint64_t seed, uint64_t count, struct tally *t)
     }
 }
 
+static bool passed(const struct tally *t)
+{
+    return t->failures == 0 && host_is_steady(t->unsteady, t->host);
+}
+
 static void report(const struct tally *t, const struct timespec *start)
 {
     struct timespec now;
@@ -144,15 +164,16 @@ static void report(const struct tally *t, const struct timespec *start)
     legs_print_stats();
     printf(
         "blocks: %lu instructions in %lu blocks (%lu in the kernel's ring, %lu rewrote themselves, "
-        "%lu on the host too, %lu left out there), %lu without one result, %ld s\n",
-        t->steps, t->blocks, t->kernel, t->rewritten, t->host, t->host_loose, t->dropped,
-        (long)(now.tv_sec - start->tv_sec));
+        "%lu on the host too, %lu left out there, %lu answered anew), %lu without one result, %ld "
+        "s\n",
+        t->steps, t->blocks, t->kernel, t->rewritten, t->host, t->host_loose, t->unsteady,
+        t->dropped, (long)(now.tv_sec - start->tv_sec));
     printf("blocks: %lu done, %lu halted, %lu shutdown; exceptions:", t->kinds[BLOCK_DONE],
            t->kinds[BLOCK_HALTED], t->kinds[BLOCK_SHUTDOWN]);
     for (unsigned int v = 0; v < 32; v++)
         if (t->vectors[v])
             printf(" %u: %lu", v, t->vectors[v]);
-    printf("\n%s blocks\n", t->failures ? "not ok" : "ok");
+    printf("\n%s blocks\n", passed(t) ? "ok" : "not ok");
 }
 
 static uint64_t number_after(int argc, char **argv, const char *name, uint64_t otherwise)
@@ -197,5 +218,5 @@ int main(int argc, char **argv)
         run_series(random, count - count / 2, &t);
     }
     report(&t, &start);
-    return t.failures ? 1 : 0;
+    return passed(&t) ? 0 : 1;
 }
