@@ -14,7 +14,7 @@ failed=0
 
 # debian VCPUS PROGRAM: panic=-1, so that a panic is the end at once
 debian() {
-    "$build/kvm-test/move" --engines s --least 0 --most 4 --memory 512 --vcpus "$1" \
+    "$build/kvm-test/move" --engines s --least 0 --most 4 --longer 10 --memory 512 --vcpus "$1" \
         --append "console=ttyS0 panic=-1 lodge.run=$2" --expect "lodge: $2: exit 0" \
         "$debian/vmlinuz" "$debian/initrd" || failed=1
 }
