@@ -70,25 +70,29 @@ unsigned int fake_seam_allocations(void)
     return atomic_load(&allocations);
 }
 
+/* As on a real host, pages come into being when they are used: zeroing them here took most of the
+ * time of tests that make machines by the hundred. A page before and one behind them catch what the
+ * address sanitizer would. */
 void *seam_pages_alloc(size_t pages)
 {
-    if (must_fail() || pages == 0 || pages > SIZE_MAX / PAGE_SIZE)
+    if (must_fail() || pages == 0 || pages > SIZE_MAX / PAGE_SIZE - 2)
         return NULL;
-    void *p = aligned_alloc(PAGE_SIZE, pages * PAGE_SIZE);
-    if (!p)
+    uint8_t *p = mmap(NULL, (pages + 2) * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
         return NULL;
-    memset(p, 0, pages * PAGE_SIZE);
+    if (mprotect(p + PAGE_SIZE, pages * PAGE_SIZE, PROT_READ | PROT_WRITE) != 0)
+        abort();
     atomic_fetch_add(&allocations, 1);
-    return p;
+    return p + PAGE_SIZE;
 }
 
 void seam_pages_free(void *p, size_t pages)
 {
-    (void)pages;
     if (!p)
         return;
     atomic_fetch_sub(&allocations, 1);
-    free(p);
+    if (munmap((uint8_t *)p - PAGE_SIZE, (pages + 2) * PAGE_SIZE) != 0)
+        abort();
 }
 
 static uint64_t host_time_ns(void)

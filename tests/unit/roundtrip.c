@@ -235,7 +235,10 @@ static void move(struct pc_env *from, struct pc_env *to)
     note_place(from);
     save(from, &before);
     build(to);
-    memcpy(to->ram, from->ram, GUEST_MEMORY);
+    if (mremap(from->ram, GUEST_MEMORY, GUEST_MEMORY, MREMAP_MAYMOVE | MREMAP_FIXED, to->ram) ==
+        MAP_FAILED)
+        abort();
+    from->ram = NULL;
     pc_env_destroy(from);
     CHECK_EQ(state_load_all(&to->vm.state, before.bytes, before.size), OK);
     save(to, &after);
