@@ -175,7 +175,7 @@ static void wait_a_little(void)
     for (unsigned int n = 0; n < 2000; n++)
         pause();
     apic_send_self(0x50);
-    __asm__ volatile("sti; hlt; cli");
+    guest_wait();
 }
 
 static void ignore(struct guest_frame *f)

@@ -266,6 +266,7 @@ static guest_handler *handlers[256];
 
 extern uint8_t guest_vectors[256][16];
 extern uint8_t guest_interrupt_stack_end[];
+extern const uintptr_t guest_shadows[], guest_shadows_end[];
 extern uint8_t guest_try_recover[];
 extern uintptr_t guest_try_rsp;
 extern uint32_t guest_try_active;
@@ -327,9 +328,35 @@ void guest_leave(struct guest_frame *f, int result)
         recover(f, result);
 }
 
+static bool interrupts_checked;
+
+void guest_check_interrupts(void)
+{
+    interrupts_checked = true;
+}
+
+/* What is wrong with an interrupt that came there, or NULL. */
+static const char *impossible(const struct guest_frame *f)
+{
+    const uint8_t *code = (const uint8_t *)(uintptr_t)f->rip;
+    if (f->vector < 32 || f->cs != SEL_CODE)
+        return NULL;
+    if (!(f->rflags & X86_FLAG_IF) && !(code[-2] == 0xCD && code[-1] == f->vector)) /* INT n */
+        return "with IF clear";
+    for (const uintptr_t *s = guest_shadows; s < guest_shadows_end; s++)
+        if (f->rip == *s)
+            return "in the shadow of STI or MOV SS";
+    return NULL;
+}
+
 void guest_dispatch(struct guest_frame *f)
 {
     uint8_t vector = (uint8_t)f->vector;
+    const char *why = interrupts_checked ? impossible(f) : NULL;
+    if (why) {
+        guest_print("IMPOSSIBLE: interrupt %lu %s\n", f->vector, why);
+        guest_exit(1);
+    }
     if (handlers[vector]) {
         handlers[vector](f);
         return;

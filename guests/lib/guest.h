@@ -91,6 +91,28 @@ struct guest_frame {
 
 typedef void guest_handler(struct guest_frame *f);
 
+/*
+ * From now on an interrupt that no processor delivers then ends the guest with "IMPOSSIBLE ...":
+ * one that comes with IF clear, or right before an instruction that is marked SHADOWED. A machine
+ * that does that now and then (docs/rig.md has one) leaves a guest nothing to rely on, a HLT that
+ * somebody ends for one. Not for guests that take interrupts by the thousand: they would hardly
+ * come to their end there.
+ */
+void guest_check_interrupts(void);
+
+/* Before an instruction in inline assembly that stands in the shadow of STI or MOV SS. */
+#ifdef __x86_64__
+#define SHADOWED "661: .pushsection .shadows, \"a\"; .quad 661b; .popsection; "
+#else
+#define SHADOWED "661: .pushsection .shadows, \"a\"; .long 661b; .popsection; "
+#endif
+
+/* Waits for an interrupt with IF set; IF is clear before and after. */
+static inline void guest_wait(void)
+{
+    __asm__ volatile("sti; " SHADOWED "hlt; cli" : : : "memory");
+}
+
 /* Who gets a vector; NULL: nobody. A handler that is set comes before guest_try. */
 void guest_set_handler(uint8_t vector, guest_handler *handler);
 /* A gate of the IDT: type 14 (interrupt), 15 (trap); ist: long mode only. */

@@ -62,18 +62,23 @@ static void test_halt_and_timer(void)
     set_up();
     start_timer(0, 2000000); /* one-shot, some ms */
     while (ticks < 1)
-        __asm__ volatile("sti; hlt; cli" : : : "memory");
+        guest_wait();
     CHECK_EQ(ticks, 1);
     CHECK_EQ(apic_read(APIC_TIMER_CURRENT), 0);
     /* periodic */
     set_up();
     start_timer(1 << 17, 1000000);
     while (ticks < 5)
-        __asm__ volatile("sti; hlt; cli" : : : "memory");
+        guest_wait();
     apic_write(APIC_LVT_TIMER, 1 << 16 | 0x50);
     apic_write(APIC_TIMER_COUNT, 0);
     __asm__ volatile("sti; nop; nop; cli" : : : "memory"); /* one may have been pending */
-    CHECK(ticks == 5 || ticks == 6);
+    unsigned int before = ticks;
+    CHECK(before >= 5); /* more, where the host is late */
+    for (int n = 0; n < 1000; n++)
+        pause();
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory");
+    CHECK_EQ(ticks, before);
     /* TSC deadline */
     if (cpuid(1, 0).c >> 24 & 1) {
         set_up();
@@ -81,7 +86,7 @@ static void test_halt_and_timer(void)
         uint64_t deadline = rdtsc() + 1000000;
         wrmsr(MSR_TSC_DEADLINE, deadline);
         while (ticks < 1)
-            __asm__ volatile("sti; hlt; cli" : : : "memory");
+            guest_wait();
         CHECK(rdtsc() >= deadline);
         CHECK_EQ(rdmsr(MSR_TSC_DEADLINE), 0);
         apic_write(APIC_LVT_TIMER, 1 << 16 | 0x50);
@@ -106,7 +111,7 @@ static void test_pit(void)
     for (int n = 0; n < 3; n++) {
         unsigned int before = ticks;
         while (ticks == before)
-            __asm__ volatile("sti; hlt; cli" : : : "memory");
+            guest_wait();
         outb(0x20, 0x20);
     }
     outb(0x21, 0xFF);
@@ -148,7 +153,7 @@ static void take_level_interrupt(void)
     set_up();
     outb(LODGE_PORT_SERIAL + 1, THR_EMPTY);
     while (ticks < 1)
-        __asm__ volatile("sti; hlt; cli" : : : "memory");
+        guest_wait();
     outb(LODGE_PORT_SERIAL + 1, 0);
 }
 
@@ -184,8 +189,7 @@ static void test_sti_shadow(void)
     extern uint8_t sti_after[];
     set_up();
     apic_send_self(0x50);
-    __asm__ volatile("sti\n"
-                     "nop\n" /* is still done */
+    __asm__ volatile("sti\n" SHADOWED "nop\n" /* is still done */
                      "sti_after: nop\n"
                      "cli"
                      :
@@ -196,10 +200,10 @@ static void test_sti_shadow(void)
     /* STI; CLI lets nothing in */
     set_up();
     apic_send_self(0x50);
-    __asm__ volatile("sti; cli; nop; nop" : : : "memory");
+    __asm__ volatile("sti; " SHADOWED "cli; nop; nop" : : : "memory");
     CHECK_EQ(ticks, 0);
     /* a second STI casts no shadow of its own */
-    __asm__ volatile("sti; sti; cli" : : : "memory");
+    __asm__ volatile("sti; " SHADOWED "sti; cli" : : : "memory");
     CHECK_EQ(ticks, 1);
     /* POPF has no shadow */
     extern uint8_t popf_after[];
@@ -223,8 +227,7 @@ static void test_mov_ss_shadow(void)
     /* the interrupt comes while IF is set: sent by the store right before MOV SS */
     __asm__ volatile("sti; nop\n"
                      "movl $0x44050, (%0)\n"
-                     "mov %1, %%ss\n"
-                     "nop\n"
+                     "mov %1, %%ss\n" SHADOWED "nop\n"
                      "mov_ss_after: nop; nop; nop\n"
                      "cli"
                      :
@@ -268,6 +271,7 @@ static void test_nmi(void)
 
 int main(void)
 {
+    guest_check_interrupts();
     apic_enable();
     for (unsigned int v = 0x40; v < 0x80; v++)
         guest_set_handler((uint8_t)v, on_interrupt);

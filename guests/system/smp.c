@@ -230,7 +230,7 @@ static void sleep_and_listen(unsigned int n)
 {
     (void)n;
     while (listen)
-        __asm__ volatile("sti; hlt; cli" : : : "memory");
+        guest_wait();
 }
 
 static void exchange_ipis(void (*listener)(unsigned int))
@@ -365,6 +365,7 @@ int main(void)
     if (cpus > MAX)
         guest_die("too many processors");
     apic_ids[0] = apic_read(APIC_ID) >> 24;
+    guest_check_interrupts();
     guest_set_handler(0x50, on_ipi);
     guest_set_handler(0x51, on_shoot_down);
     apic_enable();

@@ -15,7 +15,8 @@ given several times. A line for each, split by tabs: which runs (a pattern as sh
 run's name in the report), what, the reason. What: the name of a test that fails ("?" before it: that
 may fail, by chance), or "=> OUTCOME" for how the run as a whole ends ("?=>": may end): an outcome of
 guests/die/die.h, "stuck" (KVM or the processor cannot go on, and Lodge says so), "refused" (the host
-lacks something), or "not run".
+lacks something), or "not run". "again WORD": a run whose output has a line that begins with that word
+says nothing; it is done once more, at most three times.
 What is not so any more is reported, so that the list stays true.
 
 A system guest prints "PASS name" for each of its tests and ends with value 0 at the exit port; with
@@ -45,6 +46,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 NIGHTLY = os.environ.get("LODGE_NIGHTLY") == "1"
 SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "100" if NIGHTLY else "12")) + 1)
 AT_ONCE = 2
+AGAIN = 3
 SECONDS = 10      # that a guest may take if it says nothing else
 STOP_SECONDS = 2  # after a signal: a second, as docs/cli.md says, and one for a busy machine
 SLOWER = 6        # how much longer anything may take with sanitizers
@@ -158,9 +160,13 @@ class Exceptions:
         found = [what.removeprefix(arrow) for what, _ in self.of(run) if what.startswith(arrow)]
         return found[-1] if found else None
 
+    def again(self, run):
+        """The words whose lines say that the run is to be done again."""
+        return [what.removeprefix("again ") for what, _ in self.of(run) if what.startswith("again ")]
+
     def tests(self, run):
         """Names of the tests that must fail and that may, with the reasons."""
-        rows = [(what, why) for what, why in self.of(run) if "=> " not in what]
+        rows = [(what, why) for what, why in self.of(run) if "=> " not in what and not what.startswith("again ")]
         return ({what: why for what, why in rows if not what.startswith("?")},
                 {what[1:]: why for what, why in rows if what.startswith("?")})
 
@@ -199,6 +205,18 @@ def execute(options, run):
             out, err = p.communicate()
         stopped = time.monotonic() - told
     return Result(p.returncode, out, err.decode(errors="replace"), time.monotonic() - began, stopped)
+
+
+def execute_until_it_counts(options, run):
+    result = execute(options, run)
+    words = options.exceptions.again(run)
+    for _ in range(AGAIN):
+        found = [w for w in words if re.search(rf"^{re.escape(w)}.*", result.out.decode(errors="replace"), re.M)]
+        if not found:
+            break
+        print(f"{run.name}: {found[0]}, so once more", flush=True)
+        result = execute(options, run)
+    return result
 
 
 def outcome_of(result):
@@ -298,7 +316,7 @@ def main():
     runs = chosen_runs(options)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        results = [(r, pool.submit(execute, options, r)) for r in runs]
+        results = [(r, pool.submit(execute_until_it_counts, options, r)) for r in runs]
         for run, future in results:
             result = future.result()
             problems = problems_of(run, result, options)

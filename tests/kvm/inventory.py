@@ -4,13 +4,14 @@
 """One machine: what guests find must be the same under all engines, for one definition of a VM.
 
   inventory.py BUILD_DIR [--engines A,B] [--exceptions FILE]... [--linux KERNEL] [--append WORDS]
-               [--slower N] [NAME...]
+               [--again PATTERN] [--slower N] [NAME...]
 
 Runs guests that print an inventory (guests/inventory; with --linux also guests/user/inventory.c under
 that stock kernel) with the same definition under both engines and compares them. Without --engines:
 soft twice, which must give the same both times. With kvm among them: the TSC's rate is part of the
 definition, and is the one that kvm has by itself on this host. NAME: only runs whose name has it.
---append: more for Linux's command line, under both engines.
+--append: more for Linux's command line, under both engines. --again: if Linux fails and its output has
+this, it is started once more, at most three times.
 
 Besides, of each inventory of our own guests: the vCPUs are alike, and no port or address answers that
 docs/machine.md does not have.
@@ -113,7 +114,7 @@ def definition(options, name, more):
     if guest == "linux":
         keys |= {"kernel": f"{top}/guests/{options.linux}/vmlinuz",
                  "initrd": f"{top}/guests/{options.linux}/initrd",
-                 "append": f"console=ttyS0 loglevel=1 nokaslr lodge.run=inventory {options.append}"}
+                 "append": f"console=ttyS0 loglevel=1 panic=-1 nokaslr lodge.run=inventory {options.append}"}
     else:
         keys |= {"kernel": f"{top}/guests/bin/inventory_{guest}.elf", "append": "one machine"}
     return "".join(f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
@@ -125,19 +126,30 @@ def execute(options, engine, text):
         f.write(text)
         f.flush()
         try:
-            return subprocess.run([os.path.join(options.build, "lodge"), "run", "-e", engine, f.name],
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, timeout=SECONDS * options.slower)
+            return subprocess.run([os.path.join(options.build, "lodge"), "run", "-e", engine, "--no-reboot",
+                                   f.name], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS * options.slower)
         except subprocess.TimeoutExpired as e:
             tail = (e.stdout or b"")[-300:].decode(errors="replace")
             raise Problem(f"under {engine}: not at its end after {e.timeout:.0f} s: {tail}") from e
 
 
+def output_of(options, engine, name, more):
+    """What the guest prints, and the run."""
+    for _ in range(4):
+        done = execute(options, engine, definition(options, name, more))
+        text = done.stdout.decode(errors="replace").replace("\r", "")
+        again = re.search(options.again, text) if options.again else None
+        if not again:
+            break
+        print(f"{name} under {engine}: {again[0]}: once more", flush=True)
+    return text, done
+
+
 def inventory(options, engine, name, more):
     """What the guest prints, as a dictionary."""
-    done = execute(options, engine, definition(options, name, more))
+    text, done = output_of(options, engine, name, more)
     linux = name.startswith("linux")
-    text = done.stdout.decode(errors="replace").replace("\r", "")
     if done.returncode != (0 if linux else 1):
         raise Problem(f"under {engine}: status {done.returncode}: {text[-300:]}{done.stderr.decode()}")
     lines = [line for line in text.split("\n") if line]
@@ -256,6 +268,7 @@ def main():
     parser.add_argument("--exceptions", action="append", default=[])
     parser.add_argument("--linux")
     parser.add_argument("--append", default="")
+    parser.add_argument("--again")
     parser.add_argument("--slower", type=float, default=1)
     options = parser.parse_intermixed_args()
     options.exceptions = Exceptions(options.exceptions)
