@@ -219,6 +219,31 @@ static void test_sti_shadow(void)
     CHECK_EQ(last_rip, (uintptr_t)popf_after);
 }
 
+/* What stands in the shadow reads across two pages, or one that has not been read for long: an
+ * engine may do such an instruction in another way. What waits comes right behind it all the same.
+ */
+static void test_long_sti_shadow(void)
+{
+    extern uint8_t long_sti_after[];
+    static uint8_t pages[3 * 4096] __attribute__((aligned(4096)));
+    for (uint32_t n = 0; n < 24; n++) {
+        const uint8_t *at = pages + 4096 - 2 + n % 4 * (4096 / 2);
+        uint32_t value;
+        set_up();
+        apic_send_self(0x50);
+        if (n % 8 == 0)
+            write_cr3(read_cr3());
+        __asm__ volatile("sti\n" SHADOWED "movl (%1), %0\n"
+                         "long_sti_after: nop; nop; nop\n"
+                         "cli"
+                         : "=r"(value)
+                         : "r"(at)
+                         : "memory");
+        CHECK_EQ(ticks, 1);
+        CHECK_EQ(last_rip, (uintptr_t)long_sti_after);
+    }
+}
+
 static void test_mov_ss_shadow(void)
 {
     extern uint8_t mov_ss_after[];
@@ -280,6 +305,7 @@ int main(void)
     GUEST_RUN(test_pit);
     GUEST_RUN(test_level_triggered);
     GUEST_RUN(test_sti_shadow);
+    GUEST_RUN(test_long_sti_shadow);
     GUEST_RUN(test_mov_ss_shadow);
     GUEST_RUN(test_nmi);
     return guest_done();
