@@ -10,11 +10,13 @@
  *
  * Polls. A loop has a backward jump inside a page, or goes through the jump cache; the former polls
  * in front of the jump, the latter ends in a block's first entry, which polls. Between two polls lie
- * a page's worth of forward jumps at most.
+ * a page's worth of forward jumps at most. If what sets the flags of the backward jump comes right
+ * before it, the poll goes before both, so that the host decodes them as one, as it does without us.
  *
  * A CALL finds its stack slot and its target first, and writes and moves the stack pointer when
  * nothing can fail any more.
  */
+#include "core/mem.h"
 #include "engine/soft/translator.h"
 
 static bool is_in_page(uint64_t target)
@@ -116,6 +118,40 @@ static void poll_end(struct translation *x, uint8_t *slow)
     (void)tr_call_stub(x, STUB_POLL);
 }
 
+/* Is there, at that offset in x->code, a Jcc that tr_jcc will end the block with, after a poll? */
+static bool is_backward_jcc(const struct translation *x, uint32_t at)
+{
+    const uint8_t *code = x->code + at;
+    uint32_t have = at < x->code_size ? x->code_size - at : 0;
+    int64_t target = (int64_t)(x->b->host & ~PAGE_MASK) + at, here = target;
+    if (have >= 2 && (code[0] & 0xF0) == 0x70)
+        target += 2 + (int8_t)code[1];
+    else if (have >= 6 && code[0] == 0x0F && (code[1] & 0xF0) == 0x80)
+        target += 6 + (int32_t)load_u32(code + 2);
+    else
+        return false;
+    return target >= 0 && target <= here;
+}
+
+/* Only before what is short, so that the poll reaches its slow way. */
+void tr_poll_early(struct translation *x, uint32_t next)
+{
+    if (insn_op_group((enum insn_op)x->i->op) != INSN_GROUP_ALU || x->i->flags & INSN_MEM ||
+        x->shadow || !is_backward_jcc(x, next))
+        return;
+    x->poll = poll_begin(x);
+    x->poll_at = x->at;
+}
+
+static void early_poll_end(struct translation *x)
+{
+    uint16_t at = x->at;
+    x->at = x->poll_at;
+    poll_end(x, x->poll);
+    x->at = at;
+    x->poll = NULL;
+}
+
 static bool tr_jcc(struct translation *x)
 {
     uint64_t target = branch_target(x);
@@ -126,10 +162,13 @@ static bool tr_jcc(struct translation *x)
         record_exit(x, emit_jcc(&x->e, condition), target);
         return true;
     }
-    uint8_t *slow = poll_begin(x);
+    uint8_t *slow = x->poll ? NULL : poll_begin(x);
     record_exit(x, emit_jcc(&x->e, condition), target);
     tr_fall_through(x, (uint32_t)x->at + x->i->length);
-    poll_end(x, slow);
+    if (slow)
+        poll_end(x, slow);
+    else
+        early_poll_end(x);
     return true;
 }
 

@@ -174,10 +174,13 @@ static void translate_run(struct translation *x, uint32_t most)
             break;
         x->i = &x->insn;
         x->at = (uint16_t)((x->b->host & ~PAGE_MASK) + at);
+        if (x->b->insns + 1u < most)
+            tr_poll_early(x, at + x->insn.length);
         translate_insn(x);
         at += x->insn.length;
         x->b->insns++;
     }
+    assert(!x->poll);
     x->b->bytes = (uint16_t)at;
     if (!x->ended && x->b->insns > 0)
         tr_fall_through(x, (uint32_t)(x->b->host & ~PAGE_MASK) + at);

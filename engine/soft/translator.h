@@ -271,6 +271,8 @@ struct translation {
     bool vectors_known; /* loaded, as far as this block knows */
     bool ended;         /* the block ends here, all exits are recorded */
     bool shadow;        /* the instruction before was STI */
+    uint8_t *poll;      /* of a poll in front of the instruction before: where its slow way is to be patched */
+    uint16_t poll_at;   /* that instruction's offset in the page */
     const uint8_t *code; /* the block's guest code, a copy, and how much there is of it */
     uint32_t code_size;
     uint32_t insn_site; /* first site of this instruction */
@@ -296,6 +298,8 @@ uint8_t tr_use(struct translation *x, uint8_t g, uint8_t scratch);
 uint8_t tr_target(uint8_t g, uint8_t scratch);
 void tr_put(struct translation *x, uint8_t g, uint8_t host);
 
+/* Emits the poll of the backward jump behind the coming instruction, if it can go there: tr_flow.c */
+void tr_poll_early(struct translation *x, uint32_t next);
 /* Emits a call of a stub and notes the site. */
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind);
 /* The current instruction is interpreted. */
