@@ -172,6 +172,10 @@ struct x86_tlb_entry {
 
 enum { X86_TLB_TAG_NONE = 0 }; /* generation 0 is never current */
 
+/* Pages of translated code that one instruction may write besides its stores until their list is given
+ * up: tables of a walk or two. */
+enum { X86_LATE_PAGES = 16 };
+
 struct x86_cpu {
     struct vcpu vcpu; /* first: container_of and casts between them are the same address */
 
@@ -238,7 +242,9 @@ struct x86_cpu {
     void (*tlb_page_dropped)(struct x86_cpu *cpu, uint64_t linear);
     /* Pages of code that were written other than by a store: x86/mmu_code.c */
     bool late_code;
-    uint64_t late_first, late_last; /* host addresses: all lie between */
+    uint32_t late_pages; /* how many there are, or X86_LATE_PAGES + 1: more */
+    uint64_t late_page[X86_LATE_PAGES]; /* host addresses */
+    uint64_t late_first, late_last;     /* all lie between */
     bool tlb_local_upper; /* pages of the upper half that are not global were entered since its flush */
     /* Hull of the large pages entered since the last flush, lower and upper half of the address
      * space: INVLPG inside it flushes everything. Empty while first > last. */

@@ -581,6 +581,52 @@ static void test_code_written(void)
     cpu_env_destroy(&e);
 }
 
+/* --- pages of code that the processor writes by itself --- */
+
+static uint64_t dropped[64];
+static unsigned int drops;
+
+static void note_dropped(struct vm *vm, const uint8_t *host, size_t size)
+{
+    (void)vm;
+    CHECK_EQ(size, 4096);
+    if (drops < ARRAY_SIZE(dropped))
+        dropped[drops] = (uint64_t)(host - e.ram);
+    drops++;
+}
+
+/* Few pages that lie far apart, and more than are remembered one by one. */
+static void test_late_code(void)
+{
+    static _Atomic uint32_t state[CPU_ENV_RAM / 4096];
+    static const unsigned int counts[] = {1, 2, X86_LATE_PAGES, X86_LATE_PAGES + 1, 40};
+    cpu_env_create(&e, CPU_ENV_LONG);
+    e.cpu->vcpu.vm->mem.slot[0].page_state = state;
+    e.cpu->vcpu.vm->code_written = note_dropped;
+    for (size_t c = 0; c < ARRAY_SIZE(counts); c++) {
+        unsigned int count = counts[c], stride = CPU_ENV_RAM / 4096 / count;
+        memset(state, 0, sizeof(state));
+        drops = 0;
+        for (unsigned int n = 0; n < count; n++)
+            atomic_fetch_or(&state[n * stride], GUEST_PAGE_CODE);
+        x86_write_late(e.cpu, e.ram + 4096); /* no code there */
+        CHECK(!e.cpu->late_code);
+        for (unsigned int twice = 0; twice < 2; twice++)
+            for (unsigned int n = 0; n < count; n++)
+                x86_write_late(e.cpu, e.ram + (uint64_t)n * stride * 4096 + 8);
+        CHECK(e.cpu->late_code);
+        x86_drop_late_code(e.cpu);
+        CHECK(!e.cpu->late_code);
+        CHECK_EQ(drops, count);
+        for (unsigned int n = 0; n < count; n++) {
+            CHECK_EQ(dropped[n], (uint64_t)n * stride * 4096);
+            CHECK(!(atomic_load(&state[n * stride]) & GUEST_PAGE_LATE));
+        }
+    }
+    e.cpu->vcpu.vm->mem.slot[0].page_state = NULL;
+    cpu_env_destroy(&e);
+}
+
 static void test_alignment_check(void)
 {
     uint32_t v;
@@ -800,6 +846,7 @@ int main(void)
     UNIT_RUN(test_crossing);
     UNIT_RUN(test_rmw);
     UNIT_RUN(test_code_written);
+    UNIT_RUN(test_late_code);
     UNIT_RUN(test_alignment_check);
     UNIT_RUN(test_data_breakpoints);
     UNIT_RUN(test_flush);
