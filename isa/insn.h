@@ -158,4 +158,23 @@ enum insn_group insn_op_group(enum insn_op op);
 bool simd_decode(struct insn *i, enum insn_mode mode);
 bool x87_decode(struct insn *i);
 
+/* Of an instruction outside of the one-byte map: the prefix that is part of its opcode, or 0. */
+static inline uint8_t insn_mandatory_prefix(const struct insn *i)
+{
+    if (i->flags & INSN_PREFIX_F3)
+        return 0xF3;
+    if (i->flags & INSN_PREFIX_F2)
+        return 0xF2;
+    return i->flags & INSN_OPSIZE_PREFIX ? 0x66 : 0;
+}
+
+/* Of an instruction on vector registers, VEX or not (SDM 2A, appendix A). */
+static inline bool insn_simd_has_imm8(const struct insn *i)
+{
+    if (i->map != 1)
+        return i->map == 3;
+    return (i->opcode >= 0x70 && i->opcode <= 0x73) || i->opcode == 0xC2 ||
+           (i->opcode >= 0xC4 && i->opcode <= 0xC6);
+}
+
 #endif

@@ -165,14 +165,6 @@ static void store_registers(struct emitter *e, const struct insn *i)
 
 /* --- the instruction --- */
 
-static bool has_immediate(const struct insn *i)
-{
-    if (i->map != 1)
-        return i->map == 3;
-    return (i->opcode >= 0x70 && i->opcode <= 0x73) || i->opcode == 0xC2 ||
-           (i->opcode >= 0xC4 && i->opcode <= 0xC6);
-}
-
 static unsigned int pp_of(const struct insn *i)
 {
     if (i->flags & INSN_PREFIX_F3)
@@ -212,7 +204,7 @@ static void put_instruction(struct emitter *e, const struct insn *i)
         put_legacy_head(e, i, reg, rm);
     put8(e, i->opcode);
     put8(e, (memory ? 0 : 0xC0u) | (reg & 7) << 3 | (rm & 7));
-    if (has_immediate(i))
+    if (insn_simd_has_imm8(i))
         put8(e, i->imm & 0xFF);
 }
 

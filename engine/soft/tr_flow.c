@@ -193,6 +193,13 @@ static bool tr_jmp(struct translation *x)
     return true;
 }
 
+static void target_from_register(struct translation *x)
+{
+    uint8_t r = tr_use(x, x->i->rm, R11);
+    if (r != R11)
+        emit_mov(&x->e, R11, r);
+}
+
 /* JMP r/m */
 static bool tr_jmp_rm(struct translation *x)
 {
@@ -205,9 +212,7 @@ static bool tr_jmp_rm(struct translation *x)
             return false;
         emit_load(&x->e, R11, m);
     } else {
-        uint8_t r = tr_use(x, i->rm, R11);
-        if (r != R11)
-            emit_mov(&x->e, R11, r);
+        target_from_register(x);
     }
     jump_through_cache(x, 0, STUB_BRANCH);
     x->ended = true;
@@ -293,9 +298,7 @@ static bool tr_call_rm(struct translation *x)
         emit_load(&x->e, R11, kept);
     } else {
         find_stack_slot(x);
-        uint8_t r = tr_use(x, i->rm, R11);
-        if (r != R11)
-            emit_mov(&x->e, R11, r);
+        target_from_register(x);
     }
     call_through_cache(x);
     x->ended = true;

@@ -265,11 +265,7 @@ static bool tr_double_shift(struct translation *x)
 static bool tr_vex(struct translation *x)
 {
     const struct insn *i = x->i;
-    uint8_t prefix = i->flags & INSN_PREFIX_F3   ? 0xF3
-                     : i->flags & INSN_PREFIX_F2 ? 0xF2
-                     : i->flags & INSN_OPSIZE_PREFIX ? 0x66
-                                                     : 0;
-    uint32_t op = EMIT_OP(prefix, i->map, i->opcode);
+    uint32_t op = EMIT_OP(insn_mandatory_prefix(i), i->map, i->opcode);
     bool to_vvvv = i->form == INSN_FORM_VVVV_RM, has_vvvv = i->form != INSN_FORM_REG_RM_IMM;
     uint8_t result = to_vvvv ? i->vvvv : i->reg;
     struct emit_mem m;

@@ -31,21 +31,9 @@ static void need_vectors(struct translation *x)
     x->vectors_known = true;
 }
 
-static bool has_immediate(const struct insn *i)
-{
-    if (i->map != 1)
-        return i->map == 3;
-    return (i->opcode >= 0x70 && i->opcode <= 0x73) || i->opcode == 0xC2 ||
-           (i->opcode >= 0xC4 && i->opcode <= 0xC6);
-}
-
 static uint32_t opcode_of(const struct insn *i)
 {
-    uint8_t prefix = i->flags & INSN_PREFIX_F3       ? 0xF3
-                     : i->flags & INSN_PREFIX_F2     ? 0xF2
-                     : i->flags & INSN_OPSIZE_PREFIX ? 0x66
-                                                     : 0;
-    return EMIT_OP(prefix, i->map, i->opcode);
+    return EMIT_OP(insn_mandatory_prefix(i), i->map, i->opcode);
 }
 
 static void put_vector(struct translation *x, uint8_t reg, uint8_t rm, const struct emit_mem *m)
@@ -64,7 +52,7 @@ static void put_vector(struct translation *x, uint8_t reg, uint8_t rm, const str
     } else {
         emit_rr(&x->e, op, w ? EMIT_W : 0, reg, rm);
     }
-    if (has_immediate(i))
+    if (insn_simd_has_imm8(i))
         emit8(&x->e, (uint8_t)i->imm);
 }
 
