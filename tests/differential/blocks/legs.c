@@ -178,6 +178,13 @@ static uint8_t *code_at(const struct block_case *c, uint64_t rip)
     return interpreted.ram + block_physical(c) + (rip - c->base);
 }
 
+/* In the other place that blocks run at, where another case's code is: no result to compare. */
+static bool is_in_other_block(const struct block_case *c, uint64_t rip)
+{
+    uint64_t other = c->base == BOX_BLOCK ? BOX_BLOCK_RWX : BOX_BLOCK;
+    return rip >= other && rip < other + BOX_BLOCK_SIZE;
+}
+
 static bool defines_all_flags(const struct insn *i)
 {
     return i->op == INSN_CMP && !(i->flags & INSN_MEM);
@@ -237,7 +244,8 @@ bool leg_reference(struct block_case *c, struct block_result *r)
             return false;
         if (code && *code == 0xCC)
             break;
-        if (r->steps >= BLOCK_STEPS || !look_at(c, cpu->rip, &undefined))
+        if (r->steps >= BLOCK_STEPS || is_in_other_block(c, cpu->rip) ||
+            !look_at(c, cpu->rip, &undefined))
             return false;
         uint8_t before[INSN_MAX_LENGTH];
         uint64_t room = code ? c->base + BOX_BLOCK_SIZE - cpu->rip : 0;
