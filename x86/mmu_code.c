@@ -7,8 +7,8 @@
  * the processor writes by itself cannot be: it comes in the middle of an instruction, or of one of
  * its accesses, where host pointers are held that rest would make void. So it is done like any
  * store, and the code goes at the end of the instruction: the page is marked LATE, the vCPU remembers
- * such pages, or, if they are too many, between which addresses they lie. Until then other vCPUs may run the old code, as they may
- * while a store of this one is on its way.
+ * such pages, or, if they are too many, between which addresses they lie. Until then other vCPUs may
+ * run the old code, as they may while a store of this one is on its way.
  */
 #include "x86/mmu.h"
 

@@ -264,7 +264,7 @@ static void do_ping_pong(unsigned int n)
             turn++;
             apic_send(turn % count, VECTOR);
         } else if (turn < 8000) {
-            __asm__ volatile("sti; " SHADOWED "hlt");
+            __asm__ volatile("sti; hlt");
         }
     }
     apic_send(0, ICR_OTHERS | VECTOR);

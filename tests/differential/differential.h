@@ -49,6 +49,7 @@ enum outcome_kind {
 };
 
 struct outcome {
+    uint64_t unknown_flags; /* of RFLAGS: host_unknown_flags, if an exception saved them */
     enum outcome_kind kind;
     uint8_t vector;
     uint64_t address; /* #PF */
@@ -104,7 +105,8 @@ void random_vectors(struct x86_fpu *f, struct rng *r);
 
 /* --- host.c --- */
 void host_init(void);
-/* Of RFLAGS: what a virtual machine that we run in loses where a processor would not. */
+/* Of RFLAGS: what a virtual machine that we run in loses at an exception, and a processor does not.
+ */
 uint64_t host_unknown_flags(void);
 const uint8_t *host_memory(void);
 void host_run(const struct test_case *c, struct outcome *out);
@@ -148,6 +150,9 @@ void print_difference(const struct test_case *c, const struct outcome *host,
 void print_case(const struct test_case *c);
 /* Flags that an instruction leaves undefined and in which the emulator and the host may differ. */
 uint64_t undefined_flags(const struct insn *i);
+
+/* AuthenticAMD? */
+bool host_is_amd(void);
 
 bool compare_vectors(const struct x86_fpu *h, const struct x86_fpu *g, bool show);
 bool compare_x87(const struct x86_fpu *h, const struct x86_fpu *g, bool show);

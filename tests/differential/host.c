@@ -356,8 +356,10 @@ void host_run(const struct test_case *c, struct outcome *out)
     execute(&c->start, c->uses_vector, BOX_INSN, c->mode == INSN_MODE_64 ? USER_CS64 : USER_CS32,
             &out->state);
     out->state.rip = BOX_INSN + c->length;
-    if (trap.seen)
+    if (trap.seen) {
+        out->unknown_flags = host_unknown_flags();
         read_trap(c, out);
+    }
     if (out->kind == FAULT)
         out->state.rip = BOX_INSN;
 }

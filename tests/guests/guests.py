@@ -46,7 +46,8 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 NIGHTLY = os.environ.get("LODGE_NIGHTLY") == "1"
 SEEDS = range(1, int(os.environ.get("LODGE_SEEDS", "100" if NIGHTLY else "12")) + 1)
 AT_ONCE = 2
-AGAIN = 3
+AGAIN = 3         # how often a run that says nothing is done once more
+AGAIN_IN_ALL = 8  # and all of them together: more is no accident
 SECONDS = 10      # that a guest may take if it says nothing else
 STOP_SECONDS = 2  # after a signal: a second, as docs/cli.md says, and one for a busy machine
 SLOWER = 6        # how much longer anything may take with sanitizers
@@ -208,14 +209,15 @@ def execute(options, run):
 
 
 def execute_until_it_counts(options, run):
-    result = execute(options, run)
     words = options.exceptions.again(run)
-    for _ in range(AGAIN):
-        found = [w for w in words if re.search(rf"^{re.escape(w)}.*", result.out.decode(errors="replace"), re.M)]
-        if not found:
-            break
-        print(f"{run.name}: {found[0]}, so once more", flush=True)
+    for attempt in range(AGAIN + 1):
         result = execute(options, run)
+        text = result.out.decode(errors="replace")
+        found = [w for w in words if re.search(rf"^{re.escape(w)}", text, re.M)]
+        if not found or attempt == AGAIN or re.search("^FAIL", text, re.M):
+            break
+        options.again.append(f"{run.name}: {found[0]}, so once more")
+        print(options.again[-1], flush=True)
     return result
 
 
@@ -294,6 +296,7 @@ def parse(arguments):
     options = parser.parse_intermixed_args(arguments)
     options.program = os.path.abspath(options.program or f"{options.build}/lodge")
     options.exceptions = Exceptions(options.exceptions)
+    options.again = []
     options.sanitized = "/asan/" in options.program
     options.slower *= SLOWER if options.sanitized else 1
     return options
@@ -322,6 +325,9 @@ def main():
             problems = problems_of(run, result, options)
             failed += bool(problems)
             report(run, result, problems)
+    if len(options.again) > AGAIN_IN_ALL:
+        print(f"not ok runs done once more: {len(options.again)}, of at most {AGAIN_IN_ALL}")
+        failed += 1
     sys.exit(1 if failed or not runs else 0)
 
 

@@ -46,6 +46,11 @@ void unit_check_str(const char *file, int line, const char *text, const char *a,
                context[0] ? " in " : "", context);
 }
 
+unsigned int unit_failures(void)
+{
+    return failures_now;
+}
+
 void unit_run(const char *name, void (*test)(void))
 {
     failures_now = 0;

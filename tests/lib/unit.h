@@ -22,6 +22,8 @@ void unit_check_eq(const char *file, int line, const char *text, uint64_t a, uin
 void unit_check_str(const char *file, int line, const char *text, const char *a, const char *b);
 void unit_run(const char *name, void (*test)(void));
 int unit_done(void);
+/* Failed checks of the running test. */
+unsigned int unit_failures(void);
 /* Text that the next failures of this test carry ("case 12: add al"); NULL or "" ends it. */
 void unit_context(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

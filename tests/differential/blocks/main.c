@@ -65,19 +65,20 @@ static bool end_is_loose(const struct block_case *c, const struct block_result *
            (i.op == INSN_SIMD && i.simd & (SIMD_ALIGNED | SIMD_SPECIAL | SIMD_MMX));
 }
 
-/* UD0 or UD1 whose ModRM byte is in a page that is not there: Intel's processors fetch it, AMD's do
- * not and raise #UD at once (SDM 2B, "UD": older processors need not have it). */
-static bool is_ud_without_modrm(const struct block_result *host,
-                                const struct block_result *reference)
+/* UD0 or UD1 whose operand's bytes are in a page that is not there: Intel's processors fetch them,
+ * AMD's know of none and raise #UD at once. */
+static bool is_ud_without_operand(const struct block_result *host,
+                                  const struct block_result *reference)
 {
-    uint64_t at = reference->end.state.rip & (BOX_BLOCK_SIZE - 1);
-    if (host->end.vector != X86_UD || reference->end.vector != X86_PF ||
-        reference->end.address != (reference->end.state.rip | ~PAGE_MASK) + 1)
+    uint64_t rip = reference->end.state.rip, at = rip & (BOX_BLOCK_SIZE - 1);
+    uint8_t code[2 * INSN_MAX_LENGTH] = {0};
+    struct insn i;
+    if (!host_is_amd() || host->end.vector != X86_UD || reference->end.vector != X86_PF ||
+        reference->end.address != (rip | ~PAGE_MASK) + 1 || BOX_BLOCK_SIZE - at > INSN_MAX_LENGTH)
         return false;
-    while (at < BOX_BLOCK_SIZE - 2 && reference->code[at] != 0x0F)
-        at++; /* prefixes */
-    return at == BOX_BLOCK_SIZE - 2 &&
-           (reference->code[at + 1] == 0xB9 || reference->code[at + 1] == 0xFF);
+    memcpy(code, reference->code + at, BOX_BLOCK_SIZE - at);
+    return insn_decode(&i, code, sizeof(code), INSN_MODE_64) == INSN_DECODE_OK && i.op == INSN_UD &&
+           i.map == 1 && (i.opcode == 0xB9 || i.opcode == 0xFF);
 }
 
 /* What of the host's answer is no word of the processor's: true if the whole of it is. */
@@ -90,7 +91,7 @@ static bool is_loose_on_host(struct block_result *host, const struct block_resul
         host->end.error = reference->end.error;
     /* neither aligned nor present: which is found first differs */
     return host->end.kind == BLOCK_FAULT &&
-           (host->end.vector == X86_AC || is_ud_without_modrm(host, reference));
+           (host->end.vector == X86_AC || is_ud_without_operand(host, reference));
 }
 
 static void compare_with_host(const struct block_case *c, const struct block_result *reference,
