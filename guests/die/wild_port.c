@@ -7,7 +7,7 @@
  * run: read => lives seconds=20
  * run: write seed=@ => lives seconds=20
  * run: random seed=@ => lives vcpus=2 seconds=20
- * run: strings => lives
+ * run: strings => lives seconds=20
  * run: acpi-sleep => off
  * run: reset-cf9 => off
  * run: reset-92 => off
