@@ -167,22 +167,18 @@ static void store_registers(struct emitter *e, const struct insn *i)
 
 static unsigned int pp_of(const struct insn *i)
 {
-    if (i->flags & INSN_PREFIX_F3)
-        return 2;
-    if (i->flags & INSN_PREFIX_F2)
-        return 3;
-    return i->flags & INSN_OPSIZE_PREFIX ? 1 : 0;
+    uint8_t prefix = insn_mandatory_prefix(i);
+    return prefix == 0xF2 ? 3 : prefix == 0xF3 ? 2 : prefix == 0x66 ? 1 : 0;
 }
 
 /* Mandatory prefix, REX, escape bytes */
 static void put_legacy_head(struct emitter *e, const struct insn *i, unsigned int reg,
                             unsigned int rm)
 {
-    static const uint8_t prefixes[4] = {0, 0x66, 0xF3, 0xF2};
-    unsigned int pp = pp_of(i);
+    uint8_t prefix = insn_mandatory_prefix(i);
     bool w = i->flags & INSN_REX_W;
-    if (pp)
-        put8(e, prefixes[pp]);
+    if (prefix)
+        put8(e, prefix);
     if (w || reg >= 8 || rm >= 8)
         put8(e, 0x40 | (w ? 8u : 0) | (reg >= 8 ? 4u : 0) | (rm >= 8 ? 1u : 0));
     put8(e, 0x0F);

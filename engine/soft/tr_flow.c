@@ -105,17 +105,22 @@ static bool is_far_offset(uint64_t target)
     return (uint64_t)(int64_t)(int32_t)target != target;
 }
 
-/* A poll in front of a backward jump; the slow way is behind the jump: returns what to patch. */
-static uint8_t *poll_begin(struct translation *x)
+/* A poll in front of a backward jump, or of the instruction before; its slow way is behind the jump. */
+static void poll_begin(struct translation *x)
 {
     emit_load32(&x->e, RCX, emit_frame(offsetof(struct frame, go)));
-    return emit_jrcxz(&x->e);
+    x->poll = emit_jrcxz(&x->e);
+    x->poll_at = x->at;
 }
 
-static void poll_end(struct translation *x, uint8_t *slow)
+static void poll_end(struct translation *x)
 {
-    emit_patch8(slow, x->e.p);
+    uint16_t at = x->at;
+    emit_patch8(x->poll, x->e.p);
+    x->poll = NULL;
+    x->at = x->poll_at;
     (void)tr_call_stub(x, STUB_POLL);
+    x->at = at;
 }
 
 /* Is there, at that offset in x->code, a Jcc that tr_jcc will end the block with, after a poll? */
@@ -139,17 +144,7 @@ void tr_poll_early(struct translation *x, uint32_t next)
     if (insn_op_group((enum insn_op)x->i->op) != INSN_GROUP_ALU || x->i->flags & INSN_MEM ||
         x->shadow || !is_backward_jcc(x, next))
         return;
-    x->poll = poll_begin(x);
-    x->poll_at = x->at;
-}
-
-static void early_poll_end(struct translation *x)
-{
-    uint16_t at = x->at;
-    x->at = x->poll_at;
-    poll_end(x, x->poll);
-    x->at = at;
-    x->poll = NULL;
+    poll_begin(x);
 }
 
 static bool tr_jcc(struct translation *x)
@@ -162,13 +157,11 @@ static bool tr_jcc(struct translation *x)
         record_exit(x, emit_jcc(&x->e, condition), target);
         return true;
     }
-    uint8_t *slow = x->poll ? NULL : poll_begin(x);
+    if (!x->poll)
+        poll_begin(x);
     record_exit(x, emit_jcc(&x->e, condition), target);
     tr_fall_through(x, (uint32_t)x->at + x->i->length);
-    if (slow)
-        poll_end(x, slow);
-    else
-        early_poll_end(x);
+    poll_end(x);
     return true;
 }
 
@@ -187,9 +180,9 @@ static bool tr_jmp(struct translation *x)
         record_exit(x, emit_jmp(&x->e), target);
         return true;
     }
-    uint8_t *slow = poll_begin(x);
+    poll_begin(x);
     record_exit(x, emit_jmp(&x->e), target);
-    poll_end(x, slow);
+    poll_end(x);
     return true;
 }
 

@@ -271,8 +271,8 @@ struct translation {
     bool vectors_known; /* loaded, as far as this block knows */
     bool ended;         /* the block ends here, all exits are recorded */
     bool shadow;        /* the instruction before was STI */
-    uint8_t *poll;      /* of a poll in front of the instruction before: where its slow way is to be patched */
-    uint16_t poll_at;   /* that instruction's offset in the page */
+    uint8_t *poll;      /* of a poll under way: where its slow way is to be patched */
+    uint16_t poll_at;   /* the offset in the page that it leaves at */
     const uint8_t *code; /* the block's guest code, a copy, and how much there is of it */
     uint32_t code_size;
     uint32_t insn_site; /* first site of this instruction */

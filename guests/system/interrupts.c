@@ -73,7 +73,7 @@ static uint64_t timer_rate(void)
 }
 
 /* Not more often than its period says, however late the host is. */
-static void test_periodic_timer(void)
+static void check_periodic_timer(void)
 {
     enum { PERIOD = 1000000 };
     uint64_t rate = timer_rate(), start = rdtsc();
@@ -101,7 +101,7 @@ static void test_halt_and_timer(void)
         guest_wait();
     CHECK_EQ(ticks, 1);
     CHECK_EQ(apic_read(APIC_TIMER_CURRENT), 0);
-    test_periodic_timer();
+    check_periodic_timer();
     /* TSC deadline */
     if (cpuid(1, 0).c >> 24 & 1) {
         set_up();

@@ -8,9 +8,8 @@
  *     --vcpus N  --memory MIB  --append TEXT  --seed N
  *     --engines LIST   which the guest is under in turn, as letters: sk (default), k, kks...
  *     --least MS --most MS   between two moves (5, 200)
- *     --longer N       one in eight of these times is N times as long (1): what a move costs
- * differs by ten between hosts, and where the guest has little of a short time left it gets on in
- * the long ones
+ *     --longer N       one in eight of these times is N times as long (1), so that the guest gets on
+ *                      where a move costs most of a short one
  *     --expect TEXT    in the guest's output
  *     --excused TEXT   in the output of a guest whose end is another's fault: status 77
  *

@@ -15,7 +15,7 @@ bool blocks_equal(const struct block_case *c, const struct block_result *a,
 void print_blocks(const struct block_case *c, const struct block_result *a,
                   const struct block_result *b, enum leg_kind kind, const char *name_a,
                   const char *name_b);
-/* Both: false after printing. */
+/* blocks_equal; what is not equal is printed. */
 bool compare_blocks(const struct block_case *c, const struct block_result *a,
                     const struct block_result *b, enum leg_kind kind, const char *name_a,
                     const char *name_b);
