@@ -4,14 +4,15 @@
 """One machine: what guests find must be the same under all engines, for one definition of a VM.
 
   inventory.py BUILD_DIR [--engines A,B] [--exceptions FILE]... [--linux KERNEL] [--append WORDS]
-               [--again PATTERN] [--slower N] [NAME...]
+               [--again PATTERN] [--translator on|off] [--slower N] [NAME...]
 
 Runs guests that print an inventory (guests/inventory; with --linux also guests/user/inventory.c under
 that stock kernel) with the same definition under both engines and compares them. Without --engines:
 soft twice, which must give the same both times. With kvm among them: the TSC's rate is part of the
 definition, and is the one that kvm has by itself on this host. NAME: only runs whose name has it.
 --append: more for Linux's command line, under both engines. --again: if Linux does not come to its end
-under kvm and its output has this, it is started once more, at most three times.
+under kvm and its output has this, it is started once more, at most three times. --translator: that of
+soft, for Linux.
 
 Besides, of each inventory of our own guests: the vCPUs are alike, and no port or address answers that
 docs/machine.md does not have.
@@ -121,13 +122,13 @@ def definition(options, name, more):
                    .replace("'", '"') for key, value in keys.items())
 
 
-def execute(options, engine, text):
+def execute(options, engine, text, more=()):
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as f:
         f.write(text)
         f.flush()
         try:
             return subprocess.run([os.path.join(options.build, "lodge"), "run", "-e", engine, "--no-reboot",
-                                   f.name], stdin=subprocess.DEVNULL,
+                                   *more, f.name], stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS * options.slower)
         except subprocess.TimeoutExpired as e:
             tail = (e.stdout or b"")[-300:].decode(errors="replace")
@@ -136,11 +137,13 @@ def execute(options, engine, text):
 
 def output_of(options, engine, name, more):
     """What the guest prints, and the run."""
+    linux = name.startswith("linux")
+    translator = ["--translator", options.translator] if linux and engine == "soft" else []
     for _ in range(4):
-        done = execute(options, engine, definition(options, name, more))
+        done = execute(options, engine, definition(options, name, more), translator)
         text = done.stdout.decode(errors="replace").replace("\r", "")
         again = re.search(options.again, text) if options.again else None
-        if not again or engine != "kvm" or not name.startswith("linux") or "end: 1" in text:
+        if not again or engine != "kvm" or not linux or "end: 1" in text:
             break
         print(f"{name} under {engine}: {again[0]}: once more", flush=True)
     return text, done
@@ -269,6 +272,7 @@ def main():
     parser.add_argument("--linux")
     parser.add_argument("--append", default="")
     parser.add_argument("--again")
+    parser.add_argument("--translator", choices=("on", "off"), default="on")
     parser.add_argument("--slower", type=float, default=1)
     options = parser.parse_intermixed_args()
     options.exceptions = Exceptions(options.exceptions)
