@@ -32,13 +32,13 @@
  * SECCOMP_FILTER_FLAG_SPEC_ALLOW is chosen knowingly. Linux before 5.16 takes seccomp as a wish for
  * Speculative Store Bypass Disable (and, with some settings, STIBP and IBPB), on every thread.
  * Since then the default is to do so only when asked, because it costs much and helps only programs
- * that keep secrets from code they run natively in their own address space. Under the interpreter a
- * guest's loads, stores and branches are not the host's, and there is no secret here but the
- * guest's own RAM; the cost would be 10 to 30 % of an interpreter's speed, which lives on
- * store-to-load forwarding. So we ask for what newer kernels do: nothing. Mitigations between
+ * that keep secrets from code they run natively in their own address space. This process has no
+ * secret but the guest's own RAM: what a guest can find out by speculation past the translator's
+ * checks is its own VM's (docs/soft.md, "What it does not protect from"), and the mitigation would not
+ * touch that, which is about branches. The cost would be 10 to 30 % of the speed of an engine that
+ * keeps guest registers in memory. So we ask for what newer kernels do: nothing. Mitigations between
  * processes that an administrator has set for all stay in force. Under kvm this process executes
- * nothing of the guest's either; KVM gives the processor the guest's own settings on entry. The
- * translator, which runs guest code natively, has to decide this anew.
+ * nothing of the guest's; KVM gives the processor the guest's own settings on entry.
  *
  * Of KVM, /dev/kvm is closed, and what is left of the VM's and vCPUs' descriptors is running, events
  * and registers: no memory slot, vCPU, device or capability can be made or changed. Registers may be

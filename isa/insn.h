@@ -150,6 +150,13 @@ const char *insn_op_name(enum insn_op op);
 enum insn_feature insn_op_feature(enum insn_op op);
 enum insn_group insn_op_group(enum insn_op op);
 
+/* isa/effects.c. Which general registers, by bit, an instruction of 64-bit code may write. False: not
+ * known. */
+bool insn_gpr_writes(const struct insn *i, uint16_t *written);
+/* What an instruction of 64-bit code that writes one general register adds to all 64 bits of it; 0: it
+ * does something else. */
+int64_t insn_gpr_step(const struct insn *i);
+
 /*
  * isa/simd.c, for the decoder: map, opcode, modrm, prefixes, VEX fields, flags of *i are set.
  * simd_decode fills simd, simd_regs, memsize, feature (and op INSN_SIMD) and returns whether that

@@ -11,8 +11,9 @@
  * emptying them costs what filling them did, and no generation is needed in their entries. A journal
  * that is full empties them early.
  *
- * An invalidated block stays where it is until the cache is dropped: its two entries are overwritten
- * by a call of the stale stub. Jumps to it need not be known.
+ * An invalidated block stays where it is until the cache is dropped: its entries are overwritten
+ * by a call of the stale stub. Jumps to it need not be known. The head of a loop's copies (tr_loop.c) is
+ * entered from the block alone, and nobody is in it then: who comes back from C looks at `epoch`.
  */
 #include "core/assert.h"
 #include "core/err.h"

@@ -34,7 +34,7 @@ enum {
 };
 
 /* Guest registers that have no host register: R10 R11 R14 R15. */
-enum { FRAME_DISPLACED = 4 };
+enum { FRAME_DISPLACED = 4, FRAME_LOOP_ADDENDS = 4 };
 
 /* Why emitted code calls. */
 enum frame_stub {
@@ -84,7 +84,8 @@ struct frame {
     struct translator *translator;
     const uint8_t *resume; /* where emitted code goes on */
     const uint8_t *(*land)(struct translator *, const uint8_t *ret); /* behind all stubs */
-    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 96];
+    uint64_t loop_addend[FRAME_LOOP_ADDENDS]; /* of the groups of a loop under way (tr_loop.c) */
+    uint8_t trusted_end[PAGE_SIZE - 16 - 16 - 96 - 8 * FRAME_LOOP_ADDENDS];
 
     struct frame_tlb tlb[FRAME_CONTEXTS];
     struct frame_jump jump[FRAME_JUMPS][FRAME_INDEXES]; /* by context; FRAME_CROSS + context */

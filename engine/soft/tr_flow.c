@@ -123,6 +123,15 @@ static void poll_end(struct translation *x)
     x->at = at;
 }
 
+/* A jump back: the displacement at `patch` is completed by tr_finish_loop, or with the other exits. */
+static void record_backward(struct translation *x, uint8_t *patch, uint64_t target)
+{
+    if (target == (x->b->host & ~PAGE_MASK) && !x->b->second)
+        x->loop_patch = patch;
+    else
+        record_exit(x, patch, target);
+}
+
 /* Is there, at that offset in x->code, a Jcc that tr_jcc will end the block with, after a poll? */
 static bool is_backward_jcc(const struct translation *x, uint32_t at)
 {
@@ -159,7 +168,8 @@ static bool tr_jcc(struct translation *x)
     }
     if (!x->poll)
         poll_begin(x);
-    record_exit(x, emit_jcc(&x->e, condition), target);
+    record_backward(x, emit_jcc(&x->e, condition), target);
+    x->loop_end = x->e.p;
     tr_fall_through(x, (uint32_t)x->at + x->i->length);
     poll_end(x);
     return true;
@@ -181,7 +191,7 @@ static bool tr_jmp(struct translation *x)
         return true;
     }
     poll_begin(x);
-    record_exit(x, emit_jmp(&x->e), target);
+    record_backward(x, emit_jmp(&x->e), target);
     poll_end(x);
     return true;
 }

@@ -129,9 +129,9 @@ bool tr_effective(struct translation *x, uint8_t *reg)
 #define OP_RORX EMIT_OP(0xF2, 3, 0xF0)
 #define OP_SHRX EMIT_OP(0xF2, 2, 0xF7)
 
-/* `a`: host register with the linear address; `guest`: its guest register, or EMIT_NO_REG. */
-static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8_t guest,
-                   uint32_t size, bool write, uint32_t align, struct emit_mem *m)
+/* `a`: host register with the linear address; `guest`: its guest register, or EMIT_NO_REG. R10: addend */
+static void find_addend(struct translation *x, const uint8_t *retry, uint8_t a, uint8_t guest,
+                        uint32_t size, bool write, uint32_t align)
 {
     struct emit *e = &x->e;
     assert(align <= FRAME_ALIGN_MAX);
@@ -154,13 +154,49 @@ static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8
     s->miss.reg = guest;
     s->miss.write = write;
     emit_patch8(hit, e->p);
+}
+
+static void lookup(struct translation *x, const uint8_t *retry, uint8_t a, uint8_t guest,
+                   uint32_t size, bool write, uint32_t align, struct emit_mem *m)
+{
+    find_addend(x, retry, a, guest, size, write, align);
     *m = emit_indexed(a, R10, 0, -FRAME_TLB_BIAS);
+}
+
+void tr_lookup_span(struct translation *x, uint8_t a, uint32_t size, bool write)
+{
+    assert(size > 0 && size <= PAGE_SIZE / 2);
+    find_addend(x, x->e.p, a, EMIT_NO_REG, size, write, 1);
+}
+
+/* An operand in the page of a loop's group. */
+static bool memory_in_group(struct translation *x, uint8_t group, struct emit_mem *m)
+{
+    const struct insn *i = x->i;
+    size_t addend = offsetof(struct frame, loop_addend) + 8u * group;
+    int64_t disp = (int64_t)i->disp - FRAME_TLB_BIAS;
+    bool based = i->base != INSN_NO_REG && i->index == INSN_NO_REG && !tr_is_displaced(i->base);
+    if (based && i->seg < SEG_FS && fits_int32(disp)) {
+        *m = emit_indexed(tr_host_of[i->base], R10, 0, (int32_t)disp);
+    } else {
+        uint8_t a;
+        if (!tr_effective(x, &a))
+            return false;
+        *m = emit_indexed(a, R10, 0, -FRAME_TLB_BIAS);
+    }
+    emit_load(&x->e, R10, emit_frame(addend));
+    return true;
 }
 
 bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align, struct emit_mem *m)
 {
     const uint8_t *retry = x->e.p;
+    struct taccess *access = &x->access[x->n];
     uint8_t a;
+    if (!x->elsewhere)
+        *access = (struct taccess){(uint8_t)size, (uint8_t)align, TACCESS_ALONE, write};
+    else if (access->group != TACCESS_ALONE)
+        return memory_in_group(x, access->group, m);
     if (!tr_effective(x, &a))
         return false;
     uint8_t guest = a == R11 ? EMIT_NO_REG : x->i->base;

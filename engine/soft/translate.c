@@ -51,6 +51,10 @@ enum { CODE_ALIGN = 64, CODE_OFFSET = 48, PATCH_BYTES = STUB_CALL_BYTES };
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind)
 {
     struct translator *t = x->t;
+    if (x->elsewhere) {
+        emit_patch(emit_jmp(&x->e), x->elsewhere);
+        return &x->no_site;
+    }
     emit_call(&x->e, x->base + t->stub[kind]);
     uint32_t n = t->site_count++, ret = (uint32_t)(x->e.p - x->base);
     for (; t->granules <= ret >> SITE_GRANULE_SHIFT; t->granules++)
@@ -76,6 +80,10 @@ void tr_call_interpreter(struct translation *x)
 {
     struct translator *t = x->t;
     struct uop *u = &t->uops[t->uop_count];
+    if (x->elsewhere) {
+        (void)tr_call_stub(x, STUB_CALL);
+        return;
+    }
     u->insn = *x->i;
     u->fn = x86_select(t->cpu, x->i);
     if (changes_mode(x->i))
@@ -87,13 +95,14 @@ void tr_call_interpreter(struct translation *x)
 void tr_interpret(struct translation *x)
 {
     tr_call_interpreter(x);
+    x->plain = false;
     if (x->i->flags & INSN_ENDS || x->i->op == INSN_INVALID || changes_mode(x->i))
         x->ended = true;
 }
 
 /* --- one instruction --- */
 
-static tr_fn *find_translator(const struct translation *x)
+tr_fn *tr_find(const struct translation *x)
 {
     const struct insn *i = x->i;
     if (i->op == INSN_INVALID || !x86_level_has(x->t->cpu->level, (enum insn_feature)i->feature))
@@ -114,7 +123,7 @@ static void translate_insn(struct translation *x)
     uint32_t first = t->site_count, granules = t->granules;
     bool in_shadow = x->shadow;
     uint16_t before_live = x->b->live;
-    tr_fn *fn = find_translator(x);
+    tr_fn *fn = tr_find(x);
     if (!fn || !fn(x)) {
         x->e = before.e;
         x->b->live = before_live;
@@ -166,6 +175,13 @@ static uint8_t *count_instructions(struct translation *x)
     return n;
 }
 
+void tr_count_instructions(struct translation *x, uint32_t n)
+{
+    uint8_t *count = count_instructions(x);
+    if (count)
+        store_u32(count, n);
+}
+
 static void translate_run(struct translation *x, uint32_t most)
 {
     uint32_t at = 0;
@@ -174,6 +190,8 @@ static void translate_run(struct translation *x, uint32_t most)
             break;
         x->i = &x->insn;
         x->at = (uint16_t)((x->b->host & ~PAGE_MASK) + at);
+        x->n = x->b->insns;
+        x->code_at[x->n] = (struct tcode){x->e.p, x->at};
         if (x->b->insns + 1u < most)
             tr_poll_early(x, at + x->insn.length);
         translate_insn(x);
@@ -288,6 +306,7 @@ static void translate_block(struct translation *x, uint64_t rip)
     translate_run(x, b->second ? 1 : TBLOCK_INSNS);
     if (count)
         store_u32(count, b->insns);
+    tr_finish_loop(x);
     tr_finish_exits(x);
     while ((uint32_t)(x->e.p - x->base) < b->code + b->live + PATCH_BYTES)
         emit8(&x->e, 0xCC);
@@ -326,6 +345,7 @@ struct tblock *translate(struct translator *t, const uint8_t *host, uint64_t rip
         .base = t->exec.write,
         .code = code,
         .code_size = size,
+        .plain = true,
     };
     translate_block(&x, rip);
     translator_note_key(t, b->host, mode);

@@ -82,7 +82,7 @@ _Static_assert(sizeof(struct tsite) == 16, "there are hundreds of thousands");
 
 struct translator_stats {
     uint64_t cycles; /* of the host's TSC in emitted code and its stubs, if t->counts */
-    uint64_t entered, translated, guest_insns, host_bytes, flushes, invalidated, stale;
+    uint64_t entered, translated, loops, loop_bytes, guest_insns, host_bytes, flushes, invalidated, stale;
     uint64_t tlb_fills, tlb_slow, tlb_flushes, page_flushes, jump_misses, chains, polls, calls;
     uint64_t calls_by_op[INSN_OP_COUNT];
 };
@@ -260,6 +260,21 @@ struct texit {
     bool falls;      /* goes on behind an instruction; nothing to interpret */
 };
 
+/* Where a guest instruction's code begins. */
+struct tcode {
+    const uint8_t *code;
+    uint16_t guest; /* offset in the page */
+};
+
+/* An instruction's memory operand, as tr_memory was asked for it; size 0: there is none. */
+struct taccess {
+    uint8_t size, align;
+    uint8_t group; /* tr_loop.c; TACCESS_ALONE: none */
+    bool write;
+};
+
+enum { TACCESS_ALONE = 0xFF };
+
 struct translation {
     struct emit e;
     struct translator *t;
@@ -278,8 +293,19 @@ struct translation {
     uint32_t insn_site; /* first site of this instruction */
     uint32_t exits;
     struct texit exit[EXITS_MAX];
+    uint32_t n;         /* number of the instruction in the block */
+    struct tcode code_at[TBLOCK_INSNS];
+    struct taccess access[TBLOCK_INSNS];
+    bool plain;               /* no instruction is interpreted always */
+    uint8_t *loop_patch;      /* displacement of the jump to the block's own beginning; NULL: none */
+    const uint8_t *loop_end;  /* where a Jcc of that kind goes on */
+    const uint8_t *elsewhere; /* in copies (tr_loop.c): where to go instead of calling a stub; else NULL */
+    struct tsite no_site;     /* what is noted there */
     uint8_t *base; /* of the cache, written mapping */
 };
+
+/* Translators of single instructions; false: interpret. */
+typedef bool tr_fn(struct translation *x);
 
 /* Guest register -> host register, or EMIT_NO_REG for a displaced one. Host RCX, R10 and R11 are
  * scratch, host RSP is Lodge's own stack: guest RCX lives in R14, guest RSP in R15. */
@@ -300,8 +326,12 @@ void tr_put(struct translation *x, uint8_t g, uint8_t host);
 
 /* Emits the poll of the backward jump behind the coming instruction, if it can go there: tr_flow.c */
 void tr_poll_early(struct translation *x, uint32_t next);
-/* Emits a call of a stub and notes the site. */
+/* Emits a call of a stub and notes the site; in copies of a loop, a jump to the ordinary code. */
 struct tsite *tr_call_stub(struct translation *x, enum frame_stub kind);
+/* The translator of the instruction in x; NULL: interpret. */
+tr_fn *tr_find(const struct translation *x);
+/* With --stats: n instructions more. */
+void tr_count_instructions(struct translation *x, uint32_t n);
 /* The current instruction is interpreted. */
 void tr_interpret(struct translation *x);
 /* Emits a call of the interpreter for this instruction, which goes on behind all of its code. */
@@ -321,16 +351,19 @@ void tr_memory_found(struct translation *x, const uint8_t *retry, uint32_t size,
 /* The same for [guest register + disp] with stack semantics: no segment. */
 void tr_memory_at(struct translation *x, uint8_t guest, int32_t disp, uint32_t size, bool write,
                   struct emit_mem *m);
+/* Finds the page of `size` bytes, at most half a page, from the linear address in host register a, and
+ * leaves its addend in R10. a is not RCX or R10. */
+void tr_lookup_span(struct translation *x, uint8_t a, uint32_t size, bool write);
 /* LEA: the effective address into a host register (R11 is used on the way). False: interpret. */
 bool tr_effective(struct translation *x, uint8_t *reg);
 
-/* Translators of single instructions; false: interpret. */
-typedef bool tr_fn(struct translation *x);
 tr_fn *tr_find_integer(const struct insn *i);
 tr_fn *tr_find_flow(const struct insn *i);
 tr_fn *tr_find_system(const struct translation *x);
 tr_fn *tr_find_vector(const struct insn *i, uint8_t mode);
 void tr_finish_exits(struct translation *x);
+/* If the block ends with a jump to its own beginning: the loop's second version, and that jump's target. */
+void tr_finish_loop(struct translation *x);
 void tr_fall_through(struct translation *x, uint32_t offset);
 /* RIP, or (cross) the page that the block goes on in, is in R11: calls the stub unless its table has it;
  * R10 is its index then, for tr_jump_entry. */

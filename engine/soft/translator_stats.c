@@ -41,9 +41,9 @@ size_t translator_print(const struct translator *t, char *buf, size_t size)
     size_t n = 0;
     n = print(buf, size, n,
               "vCPU %u: translator: %lu blocks of %lu instructions, %lu.%lu host bytes for each, %lu "
-              "flushes, %lu invalidated; entered %lu times\n",
+              "flushes, %lu invalidated; entered %lu times; %lu loops of %lu bytes\n",
               id, s->translated, s->guest_insns, ratio / 10, ratio % 10, s->flushes, s->invalidated,
-              s->entered);
+              s->entered, s->loops, s->loop_bytes);
     n = print(buf, size, n,
               "vCPU %u: stubs: %lu TLB fills, %lu slow accesses, %lu interpreted, %lu jump cache "
               "misses, %lu chained, %lu polls, %lu stale; TLB flushes %lu, of pages %lu\n",

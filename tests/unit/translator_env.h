@@ -7,7 +7,9 @@
 #ifndef LODGE_TESTS_UNIT_TRANSLATOR_ENV_H
 #define LODGE_TESTS_UNIT_TRANSLATOR_ENV_H
 
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/err.h"
 #include "engine/engine.h"
@@ -74,16 +76,9 @@ static inline void put_code(uint64_t physical, const void *bytes, size_t size)
     code_written(&e.vm, e.ram + physical, size);
 }
 
-/* From RIP: HALTED by an instruction of the code, or the exception's vector. */
-static inline int run_on(void)
+/* The vCPU has halted: HALTED by an instruction of the code, or the vector of the exception. */
+static inline int ending_of_halt(void)
 {
-    struct exit x;
-    e.cpu->activity = X86_RUNNING;
-    CHECK_EQ(engine_soft.vcpu_run(e.cpu, &x), OK);
-    if (x.reason == EXIT_KICK)
-        return KICKED;
-    if (x.reason != EXIT_HALT)
-        return DIED;
     uint64_t handler = e.cpu->rip - 1;
     if (handler < CPU_ENV_HANDLERS || handler >= CPU_ENV_HANDLERS + 256 * 16)
         return HALTED;
@@ -98,6 +93,19 @@ static inline int run_on(void)
     return (int)v;
 }
 
+/* From RIP: as ending_of_halt says, KICKED, or DIED. */
+static inline int run_on(void)
+{
+    struct exit x;
+    e.cpu->activity = X86_RUNNING;
+    CHECK_EQ(engine_soft.vcpu_run(e.cpu, &x), OK);
+    if (x.reason == EXIT_KICK)
+        return KICKED;
+    if (x.reason != EXIT_HALT)
+        return DIED;
+    return ending_of_halt();
+}
+
 /* At that linear address, in ring 0 or 3, from registers as they are. */
 static inline int run_at(uint64_t rip, unsigned int cpl)
 {
@@ -108,6 +116,28 @@ static inline int run_at(uint64_t rip, unsigned int cpl)
     x86_update_mode(e.cpu);
     e.cpu->rip = rip;
     return run_on();
+}
+
+static inline void *kick_soon(void *unused)
+{
+    const struct timespec t = {.tv_nsec = 30000000};
+    (void)unused;
+    nanosleep(&t, NULL);
+    vcpu_request(&e.cpu->vcpu, VCPU_REQ_KICK);
+    engine_soft.vcpu_kick(e.cpu);
+    return NULL;
+}
+
+/* What is at CPU_ENV_CODE, in ring 0 with a good stack; after 30 ms the vCPU is kicked. */
+static inline int run_until_kicked(void)
+{
+    pthread_t thread;
+    e.cpu->gpr[RSP] = CPU_ENV_STACK0;
+    CHECK_EQ(pthread_create(&thread, NULL, kick_soon, NULL), 0);
+    int ending = run_at(CPU_ENV_CODE, 0);
+    pthread_join(thread, NULL);
+    (void)vcpu_take_requests(&e.cpu->vcpu, VCPU_REQ_KICK);
+    return ending;
 }
 
 /* New code at CPU_ENV_CODE, from its beginning, in ring 0 with a good stack. */

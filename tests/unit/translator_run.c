@@ -7,7 +7,6 @@
  */
 #include "tests/unit/translator_env.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,16 +106,6 @@ static void test_j10_no_leak_of_registers(void)
 
 /* --- J11, J15: something from outside while translated code runs --- */
 
-static void *kick_soon(void *unused)
-{
-    const struct timespec t = {.tv_nsec = 30000000};
-    (void)unused;
-    nanosleep(&t, NULL);
-    vcpu_request(&e.cpu->vcpu, VCPU_REQ_KICK);
-    engine_soft.vcpu_kick(e.cpu);
-    return NULL;
-}
-
 static double seconds(void)
 {
     struct timespec t;
@@ -128,14 +117,9 @@ static double seconds(void)
  * iterations. */
 static void expect_kick(const void *code, size_t size)
 {
-    pthread_t thread;
     double before = seconds();
     put_code(CPU_ENV_CODE, code, size);
-    e.cpu->gpr[RSP] = CPU_ENV_STACK0;
-    CHECK_EQ(pthread_create(&thread, NULL, kick_soon, NULL), 0);
-    CHECK_EQ(run_at(CPU_ENV_CODE, 0), KICKED);
-    pthread_join(thread, NULL);
-    (void)vcpu_take_requests(&e.cpu->vcpu, VCPU_REQ_KICK);
+    CHECK_EQ(run_until_kicked(), KICKED);
     CHECK(seconds() - before < 5);
     CHECK(e.cpu->rip >= CPU_ENV_CODE && e.cpu->rip < CPU_ENV_CODE + size + PAGE_SIZE);
 }

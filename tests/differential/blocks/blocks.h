@@ -29,7 +29,7 @@ struct block_case {
     uint32_t base, entry; /* BOX_BLOCK or BOX_BLOCK_RWX; linear address of the first instruction */
     bool kernel, smap, host;
     uint32_t entries; /* of code: how many instructions were put there, for printing */
-    uint32_t at[4 * BLOCK_INSNS];
+    uint32_t at[8 * BLOCK_INSNS];
     struct state start;
     uint64_t fs_base;
     uint8_t

@@ -4,8 +4,8 @@
  * Blocks out of a seed. The instructions are those of the test of single ones (generate_case), each
  * with MOVs in front that load the registers which that made for it; so most memory operands are
  * somewhere interesting, and results flow from one instruction to the next all the same. Between
- * them branches to other instructions of the block, stores into the block, and in the kernel's ring
- * what only that may do. Instructions that would fault by themselves are mostly left out: blocks
+ * them branches to other instructions of the block, loops, stores into the block, and in the kernel's
+ * ring what only that may do. Instructions that would fault by themselves are mostly left out: blocks
  * should come to their end more often than not.
  */
 #include "tests/differential/blocks/blocks.h"
@@ -30,10 +30,10 @@ struct maker {
     uint32_t slot[BLOCK_INSNS + 1]; /* where each begins, with its setup */
     uint32_t insn[BLOCK_INSNS + 1]; /* without */
     uint32_t slots, wanted;
-    struct fixup fixup[2 * BLOCK_INSNS];
+    struct fixup fixup[8 * BLOCK_INSNS];
     uint32_t fixups;
     uint64_t sub_seed;
-    bool fs;
+    bool fs, walks;
 };
 
 static void put_bytes(struct maker *m, const void *bytes, uint32_t n)
@@ -49,7 +49,8 @@ static void put_byte(struct maker *m, uint32_t v)
 
 static void begin_insn(struct maker *m)
 {
-    m->c->at[m->c->entries++] = m->at;
+    if (m->c->entries < ARRAY_SIZE(m->c->at))
+        m->c->at[m->c->entries++] = m->at;
 }
 
 static void put_mov(struct maker *m, unsigned int reg, uint64_t v)
@@ -316,6 +317,178 @@ static void put_system(struct maker *m)
         put_bytes(m, "\x0F\x01\x38", 3);
 }
 
+/* --- loops --- */
+
+/*
+ * An array or two walked in steps, with a counter: what the translator makes copies of (tr_loop.c).
+ * Registers are stepped in ways that it takes for steps, and in ways that only look like them;
+ * operands begin close to the end of a page, or of all pages.
+ */
+struct walk {
+    uint8_t counter, base[2], index;
+};
+
+static void put_rex(struct maker *m, bool wide, unsigned int reg, unsigned int index, unsigned int base)
+{
+    put_byte(m, 0x40 | (wide ? 8u : 0) | (reg & 8 ? 4u : 0) | (index & 8 ? 2u : 0) | (base & 8 ? 1u : 0));
+}
+
+static unsigned int walk_data(struct maker *m, const struct walk *w)
+{
+    unsigned int reg;
+    do
+        reg = (unsigned int)rng_below(&m->r, 16);
+    while (reg == w->counter || reg == RSP || ((reg == w->base[0] || reg == w->base[1] || reg == w->index) &&
+                                               rng_chance(&m->r, 95)));
+    return reg;
+}
+
+static int32_t walk_disp(struct maker *m)
+{
+    static const int32_t near[] = {0, 0, 0, 8, -8, 16, -0x10, 0x40, -0x200, 0x7F0, 1, 0x100, 0x1000};
+    return near[rng_below(&m->r, ARRAY_SIZE(near))];
+}
+
+static void put_walk_operand(struct maker *m, const struct walk *w)
+{
+    static const struct {
+        uint8_t prefix, map, opcode;
+        bool wide, vector;
+    } table[] = {
+        {0, 0, 0x8B, true, false},     {0, 0, 0x8B, false, false},   {0, 0, 0x89, true, false},
+        {0, 0, 0x89, false, false},    {0x66, 0, 0x89, false, false}, {0, 0, 0x88, false, false},
+        {0, 0, 0x8A, false, false},    {0, 0, 0x03, true, false},    {0, 0, 0x01, true, false},
+        {0, 0, 0x00, false, false},    {0, 0, 0x33, false, false},   {0, 0, 0x39, true, false},
+        {0, 0, 0x85, false, false},    {0, 0, 0x87, true, false},    {0, 1, 0xB6, false, false},
+        {0, 1, 0xBF, true, false},     {0, 1, 0xAF, true, false},    {0, 1, 0x44, true, false},
+        {0xF0, 0, 0x01, true, false},  {0, 0, 0x63, true, false},    {0, 0, 0x8D, true, false},
+        {0, 1, 0x10, false, true},     {0, 1, 0x28, false, true},    {0, 1, 0x11, false, true},
+        {0, 1, 0x29, false, true},     {0x66, 1, 0x58, false, true}, {0xF2, 1, 0x10, false, true},
+        {0xF2, 1, 0x59, false, true},  {0x66, 1, 0xFE, false, true}, {0xF3, 1, 0x7F, false, true},
+    };
+    size_t n = rng_below(&m->r, ARRAY_SIZE(table));
+    unsigned int reg = table[n].vector ? (unsigned int)rng_below(&m->r, 16) : walk_data(m, w);
+    unsigned int base = w->base[rng_below(&m->r, 2)];
+    bool indexed = rng_chance(&m->r, 30);
+    int32_t disp = walk_disp(m);
+    begin_insn(m);
+    if (rng_chance(&m->r, 2))
+        put_byte(m, 0x67);
+    if (table[n].prefix)
+        put_byte(m, table[n].prefix);
+    put_rex(m, table[n].wide, reg, indexed ? w->index : 0, base);
+    if (table[n].map)
+        put_byte(m, 0x0F);
+    put_byte(m, table[n].opcode);
+    put_byte(m, 0x80 | (reg & 7) << 3 | 4); /* SIB, disp32 */
+    put_byte(m, (indexed ? (uint32_t)rng_below(&m->r, 4) << 6 | (w->index & 7u) << 3 : 0x20) | (base & 7));
+    put_bytes(m, &disp, 4);
+}
+
+static void put_walk_step(struct maker *m, unsigned int reg)
+{
+    static const int8_t steps[] = {1, 2, 4, 8, 8, 16, 16, 32, 64, -1, -8, -16, 127, -128, 3};
+    static const int32_t far[] = {0x200, -0x200, 0x80, 0x400, 0x1000, 0x7FF, 0x100};
+    int8_t step = steps[rng_below(&m->r, ARRAY_SIZE(steps))];
+    uint64_t kind = rng_below(&m->r, 100);
+    bool wide = rng_chance(&m->r, 92);
+    begin_insn(m);
+    put_rex(m, wide, 0, 0, reg);
+    if (kind < 50) { /* ADD, SUB */
+        put_byte(m, 0x83);
+        put_byte(m, (rng_chance(&m->r, 70) ? 0xC0 : 0xE8) | (reg & 7));
+        put_byte(m, (uint8_t)step);
+    } else if (kind < 70) {
+        put_byte(m, 0x81);
+        put_byte(m, 0xC0 | (reg & 7));
+        put_bytes(m, &far[rng_below(&m->r, ARRAY_SIZE(far))], 4);
+    } else if (kind < 80) { /* INC, DEC */
+        put_byte(m, 0xFF);
+        put_byte(m, (rng_chance(&m->r, 70) ? 0xC0 : 0xC8) | (reg & 7));
+    } else if (kind < 95) { /* LEA reg, [reg + step] */
+        m->at--;
+        put_rex(m, wide, reg, 0, reg);
+        put_byte(m, 0x8D);
+        put_byte(m, 0x40 | (reg & 7) << 3 | 4);
+        put_byte(m, 0x20 | (reg & 7));
+        put_byte(m, (uint8_t)step);
+    } else { /* no step: AND with something that leaves most of it; ADD of another width */
+        put_byte(m, kind < 97 ? 0x83 : 0x80);
+        put_byte(m, (kind < 97 ? 0xE0 : 0xC0) | (reg & 7));
+        put_byte(m, kind < 97 ? 0xF8 : (uint8_t)step);
+    }
+}
+
+/* Where an array begins: near the end of a page that can be accessed, of the last one, in the code. */
+static uint64_t walk_place(struct maker *m)
+{
+    uint64_t kind = rng_below(&m->r, 100), page = BOX_RW + PAGE_SIZE * rng_below(&m->r, 5);
+    if (kind < 4)
+        return m->c->entry + rng_below(&m->r, 0x100);
+    if (kind < 10)
+        return BOX_RO + rng_below(&m->r, PAGE_SIZE);
+    if (kind < 50)
+        return page + rng_below(&m->r, 0x400) - 0x200;
+    return (page & ~(uint64_t)0xF) + (rng_below(&m->r, PAGE_SIZE) & ~(uint64_t)0xF);
+}
+
+static void put_walk(struct maker *m)
+{
+    struct walk w;
+    uint8_t used[16] = {[RSP] = 1}, *const all[] = {&w.counter, &w.base[0], &w.base[1], &w.index};
+    for (size_t n = 0; n < ARRAY_SIZE(all); n++) {
+        do
+            *all[n] = (uint8_t)rng_below(&m->r, 16);
+        while (used[*all[n]]);
+        used[*all[n]] = 1;
+    }
+    put_mov(m, w.counter, 1 + rng_below(&m->r, rng_chance(&m->r, 80) ? 24 : 80));
+    put_mov(m, w.base[0], walk_place(m));
+    put_mov(m, w.base[1], walk_place(m));
+    put_mov(m, w.index, rng_below(&m->r, 16));
+    uint32_t operands = 1 + (uint32_t)rng_below(&m->r, 4), parts = operands + 1 + (uint32_t)rng_below(&m->r, 3);
+    bool with_jump = rng_chance(&m->r, 20); /* the exit in front, and JMP behind */
+    uint32_t top = m->at, exit = 0;
+    if (with_jump) {
+        begin_insn(m);
+        put_rex(m, true, 0, 0, w.counter);
+        put_byte(m, 0xFF); /* dec */
+        put_byte(m, 0xC8 | (w.counter & 7u));
+        begin_insn(m);
+        put_bytes(m, "\x0F\x84\0\0\0\0", 6);
+        exit = m->at;
+    }
+    for (uint32_t n = 0; n < parts; n++) {
+        if (rng_below(&m->r, parts) < operands) {
+            put_walk_operand(m, &w);
+            if (rng_chance(&m->r, 3)) { /* out of the loop */
+                begin_insn(m);
+                put_byte(m, 0x0F);
+                put_byte(m, 0x80 | (uint32_t)rng_below(&m->r, 16));
+                fix_up(m, 4);
+            }
+        } else {
+            uint64_t which = rng_below(&m->r, 5);
+            put_walk_step(m, which < 2 ? w.base[0] : which < 4 ? w.base[1] : w.index);
+        }
+    }
+    begin_insn(m);
+    if (with_jump) {
+        put_byte(m, 0xE9);
+        store_u32(m->c->code + m->at, top - (m->at + 4));
+        m->at += 4;
+        store_u32(m->c->code + exit - 4, m->at - exit);
+        return;
+    }
+    put_rex(m, true, 0, 0, w.counter);
+    put_byte(m, 0xFF);
+    put_byte(m, 0xC8 | (w.counter & 7u));
+    begin_insn(m);
+    put_bytes(m, "\x0F\x85", 2);
+    store_u32(m->c->code + m->at, top - (m->at + 4));
+    m->at += 4;
+}
+
 /* --- all together --- */
 
 static void put_slot(struct maker *m)
@@ -329,6 +502,8 @@ static void put_slot(struct maker *m)
         put_branch(m);
     else if (kind < 26 && c->base == BOX_BLOCK_RWX)
         put_store(m);
+    else if (kind >= (m->walks ? 30 : 95))
+        put_walk(m);
     else
         put_single(m);
     m->slots++;
@@ -390,15 +565,16 @@ void generate_block(struct block_case *c, uint64_t seed)
     c->host = !c->kernel && !m.fs;
     c->fs_base = BOX_GS_BASE;
     c->entries = 0;
+    m.walks = rng_chance(&m.r, 10);
     m.sub_seed = rng_next(&m.r);
     memset(c->code, 0xCC, sizeof(c->code));
     random_start(c, &m.r);
     m.at = random_place(&m.r);
     c->entry = c->base + m.at;
     m.wanted = 1 + (uint32_t)rng_below(&m.r, BLOCK_INSNS);
-    /* A slot is at most 16 MOVs and an instruction long. What is behind the second page is cut off.
-     */
-    while (m.slots < m.wanted && m.at + 200 < sizeof(c->code))
+    /* A slot is at most 16 MOVs and an instruction long, or a loop of seven with their operands. What is
+     * behind the second page is cut off. */
+    while (m.slots < m.wanted && m.at + 300 < sizeof(c->code))
         put_slot(&m);
     for (uint32_t n = 0; n < m.fixups; n++)
         apply_fixup(&m, &m.fixup[n]);
