@@ -19,9 +19,6 @@ TIMEOUT = 120
 # KVM, whose CPUID then has another size for the state (tests/kvm/exceptions-rig: fpu).
 EXCUSED = re.compile(r"^\[ *[\d.]+\] -+\[ cut here \]-+\n\[ *[\d.]+\] XSAVE consistency problem.*?"
                      r"end trace .*?$", re.M | re.S)
-# An interrupt that QEMU delivers twice (docs/rig.md) ends Linux at a handler's first instruction, and says
-# nothing of Lodge: once more then, at most three times.
-AGAIN = re.compile(r"RIP: 0010:(?:asm_)?sysvec_\w+\+0x0/|RIP: 0010:asm_common_interrupt\+0x0/")
 
 
 def boot(build, kernel, vcpus):
@@ -52,11 +49,7 @@ def main():
     build, kernel, *runs = sys.argv[1:]
     failed = False
     for vcpus in runs:
-        for _ in range(4):
-            problems, text, took = boot(build, kernel, vcpus)
-            if not problems or not AGAIN.search(text):
-                break
-            print("ended by an interrupt that came twice, so once more", flush=True)
+        problems, text, took = boot(build, kernel, vcpus)
         failed |= bool(problems)
         if problems:
             print(re.sub(r"^(?=ok |not ok )", " ", text[-4000:], flags=re.M))
