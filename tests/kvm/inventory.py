@@ -4,14 +4,18 @@
 """One machine: what guests find must be the same under all engines, for one definition of a VM.
 
   inventory.py BUILD_DIR [--engines A,B] [--exceptions FILE]... [--linux KERNEL] [--append WORDS]
-               [--translator on|off] [--slower N] [NAME...]
+               [--record] [--recorded FILE] [--slower N] [NAME...]
 
 Runs guests that print an inventory (guests/inventory; with --linux also guests/user/inventory.c under
 that stock kernel) with the same definition under both engines and compares them. Without --engines:
 soft twice, which must give the same both times. With kvm among them: the TSC's rate is part of the
 definition, and is the one that kvm has by itself on this host. NAME: only runs whose name has it;
 "rates": that a rate which the definition names is kept or refused.
---append: more for Linux's command line, under both engines. --translator: that of soft, for Linux.
+--append: more for Linux's command line, under both engines.
+
+--record: what the guests print under the one engine of --engines is printed, in lines that begin with
+"recorded", and nothing compared. --recorded: a file with such lines, which stand for an engine named
+"recorded"; so what kvm gives in the rig is compared outside, where soft is not slow.
 
 Besides, of each inventory of our own guests: the vCPUs are alike, and no port or address answers that
 docs/machine.md does not have.
@@ -121,24 +125,39 @@ def definition(options, name, more):
                    .replace("'", '"') for key, value in keys.items())
 
 
-def execute(options, engine, text, more=()):
+def execute(options, engine, text):
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as f:
         f.write(text)
         f.flush()
         try:
             return subprocess.run([os.path.join(options.build, "lodge"), "run", "-e", engine, "--no-reboot",
-                                   *more, f.name], stdin=subprocess.DEVNULL,
+                                   f.name], stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS * options.slower)
         except subprocess.TimeoutExpired as e:
             tail = (e.stdout or b"")[-300:].decode(errors="replace")
             raise Problem(f"under {engine}: not at its end after {e.timeout:.0f} s: {tail}") from e
 
 
+def recorded(options, what):
+    """An inventory out of --recorded, or "rate"."""
+    prefix = f"recorded {what}: "
+    found = dict(line.removeprefix(prefix).split(": ", 1) for line in options.lines if line.startswith(prefix))
+    if not found:
+        raise Problem(f"{options.recorded} has no {what}")
+    return found
+
+
+def record(what, found):
+    for key, value in found.items():
+        print(f"recorded {what}: {key}: {value}", flush=True)
+
+
 def inventory(options, engine, name, more):
     """What the guest prints, as a dictionary."""
+    if engine == "recorded":
+        return recorded(options, name)
     linux = name.startswith("linux")
-    translator = ["--translator", options.translator] if linux and engine == "soft" else []
-    done = execute(options, engine, definition(options, name, more), translator)
+    done = execute(options, engine, definition(options, name, more))
     text = done.stdout.decode(errors="replace").replace("\r", "")
     if done.returncode != (0 if linux else 1):
         raise Problem(f"under {engine}: status {done.returncode}: {text[-300:]}{done.stderr.decode()}")
@@ -209,6 +228,9 @@ def check_documented(found):
 
 def test_inventories(options, name, more):
     found = [inventory(options, engine, name, more) for engine in options.engines]
+    if options.record:
+        record(name, found[0])
+        return [], f"{len(found[0])} lines"
     problems, allowed = compare(name, *found, options.exceptions)
     if name.startswith("cpu"):
         problems += check_vcpus(options, name, found[0])
@@ -258,12 +280,19 @@ def main():
     parser.add_argument("--exceptions", action="append", default=[])
     parser.add_argument("--linux")
     parser.add_argument("--append", default="")
-    parser.add_argument("--translator", choices=("on", "off"), default="on")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--recorded")
     parser.add_argument("--slower", type=float, default=1)
     options = parser.parse_intermixed_args()
     options.exceptions = Exceptions(options.exceptions)
     options.engines = options.engines.split(",")
-    options.rate = own_rate(options, "kvm") if "kvm" in options.engines else RATE
+    options.lines = [line.rstrip("\r\n") for line in open(options.recorded)] if options.recorded else []
+    if options.recorded:
+        options.rate = int(recorded(options, "rate")["khz"])
+    else:
+        options.rate = own_rate(options, "kvm") if "kvm" in options.engines else RATE
+    if options.record:
+        record("rate", {"khz": options.rate})
     runs = OWN + (LINUX if options.linux else [])
     runs = [(n, m) for n, m in runs if not options.wanted or any(w in n for w in options.wanted)]
     failed = 0

@@ -45,5 +45,10 @@ status=0
 echo own >"$job/part"
 "$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form" "$build" "$job" || status=1
 echo linux >"$job/part"
-"$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form-linux" "$build" "$job" -smp 1 || status=1
+"$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form-linux" "$build" "$job" -smp 1 >"$job/linux" || status=1
+grep -v '^recorded ' "$job/linux"
+[ "$form" = short ] || python3 "$top/tests/kvm/inventory.py" "$build" --engines soft,recorded \
+    --recorded "$job/linux" --exceptions "$top/tests/kvm/exceptions-inventory" \
+    --exceptions "$top/tests/kvm/exceptions-inventory-rig" --linux debian-6.1-cloud --append noxsave linux ||
+    status=1
 exit $status
