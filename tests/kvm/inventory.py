@@ -286,8 +286,9 @@ def main():
     options = parser.parse_intermixed_args()
     options.exceptions = Exceptions(options.exceptions)
     options.engines = options.engines.split(",")
-    options.lines = [line.rstrip("\r\n") for line in open(options.recorded)] if options.recorded else []
     if options.recorded:
+        with open(options.recorded) as f:
+            options.lines = f.read().splitlines()
         options.rate = int(recorded(options, "rate")["khz"])
     else:
         options.rate = own_rate(options, "kvm") if "kvm" in options.engines else RATE

@@ -10,8 +10,8 @@ set -eu
 form=$1
 build=$2
 case $form in
-short) seconds=400 ;;
-long) seconds=3000 ;;
+short) own_seconds=400 linux_seconds=200 ;;
+long) own_seconds=3000 linux_seconds=3000 ;;
 *)
     echo "usage: run.sh short|long BUILD" >&2
     exit 2
@@ -43,10 +43,13 @@ cp -a "$build/guests/debian-6.1-cloud/vmlinuz" "$build/guests/debian-6.1-cloud/i
     "$guests/debian-6.1-cloud/"
 status=0
 echo own >"$job/part"
-"$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form" "$build" "$job" || status=1
+"$top/tools/run-rig.sh" -t "$own_seconds" -n "kvm-$form" "$build" "$job" || status=1
 echo linux >"$job/part"
-"$top/tools/run-rig.sh" -t "$seconds" -n "kvm-$form-linux" "$build" "$job" -smp 1 >"$job/linux" || status=1
-grep -v '^recorded ' "$job/linux"
+{
+    "$top/tools/run-rig.sh" -t "$linux_seconds" -n "kvm-$form-linux" "$build" "$job" -smp 1 ||
+        echo "part linux failed" >"$job/failed"
+} | tee "$job/linux" | grep --line-buffered -v '^recorded ' || true
+[ ! -e "$job/failed" ] || status=1
 [ "$form" = short ] || python3 "$top/tests/kvm/inventory.py" "$build" --engines soft,recorded \
     --recorded "$job/linux" --exceptions "$top/tests/kvm/exceptions-inventory" \
     --exceptions "$top/tests/kvm/exceptions-inventory-rig" --linux debian-6.1-cloud --append noxsave linux ||

@@ -168,22 +168,27 @@ static void take(struct result *r, int ending)
     memcpy(r->frames, e.ram + FRAMES, FRAMES_SIZE);
 }
 
-/* Instruction by instruction, nothing translated or cached; then as an exception would end it. */
-static void run_reference(const struct start *s, struct result *r)
+/* What is at CPU_ENV_CODE, in ring 0, instruction by instruction, nothing translated or cached. */
+static int step_at_code(void)
 {
-    prepare(s);
-    map_arrays();
-    x86_tlb_flush(e.cpu);
+    uint32_t steps = 0;
     e.cpu->activity = X86_RUNNING;
     e.cpu->rip = CPU_ENV_CODE;
     cpu_env_set_cpl(&e, 0);
     e.cpu->gpr[RSP] = CPU_ENV_STACK0;
     x86_update_mode(e.cpu);
-    uint32_t steps = 0;
     while (e.cpu->activity == X86_RUNNING && steps++ < STEPS_MOST)
         (void)cpu_env_step_raise(&e);
     CHECK(steps < STEPS_MOST);
-    take(r, ending_of_halt());
+    return ending_of_halt();
+}
+
+static void run_reference(const struct start *s, struct result *r)
+{
+    prepare(s);
+    map_arrays();
+    x86_tlb_flush(e.cpu);
+    take(r, step_at_code());
 }
 
 static void run_translated(const struct start *s, bool cold, struct result *r)
@@ -339,10 +344,9 @@ static void test_array_is_mapped_anew(void)
     end();
 }
 
-/* `mov $1, %dl` is what the loop makes of the instruction behind its store, some rounds from now. */
 LOOP(into_itself, "1: movb %al, (%rbx)\n inc %rbx\n dec %rcx\n jnz 1b\n nop\n nop\n nop\n nop");
 
-/* A loop that stores into the code behind it, and at last into itself. */
+/* A loop that stores into the code before it, and at last into itself. */
 static void test_loop_runs_into_its_own_code(void)
 {
     static uint8_t code[64];
@@ -357,16 +361,8 @@ static void test_loop_runs_into_its_own_code(void)
         const struct start s = {.rbx = CPU_ENV_CODE + 8, .rsi = ARRAY, .rcx = 60};
         prepare(&s);
         e.cpu->gpr[RAX] = 0xF4; /* HLT, over the loop's own first byte in the end */
-        if (n == 0) {
-            e.cpu->activity = X86_RUNNING;
-            e.cpu->rip = CPU_ENV_CODE;
-            x86_update_mode(e.cpu);
-            for (uint32_t steps = 0; e.cpu->activity == X86_RUNNING && steps < STEPS_MOST; steps++)
-                (void)cpu_env_step_raise(&e);
-            take(&results[n], ending_of_halt());
-        } else {
-            take(&results[n], run_at(CPU_ENV_CODE, 0));
-        }
+        take(&results[n], n == 0 ? step_at_code() : run_at(CPU_ENV_CODE, 0));
+        CHECK_EQ(stats()->loops > 0, n == 1); /* made anew after each store into its page */
         memcpy(results[n].frames, e.ram + CPU_ENV_CODE, sizeof(code) + size);
         end();
     }

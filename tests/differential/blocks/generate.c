@@ -432,6 +432,14 @@ static uint64_t walk_place(struct maker *m)
     return (page & ~(uint64_t)0xF) + (rng_below(&m->r, PAGE_SIZE) & ~(uint64_t)0xF);
 }
 
+static void put_dec(struct maker *m, unsigned int reg)
+{
+    begin_insn(m);
+    put_rex(m, true, 0, 0, reg);
+    put_byte(m, 0xFF);
+    put_byte(m, 0xC8 | (reg & 7));
+}
+
 static void put_walk(struct maker *m)
 {
     struct walk w;
@@ -450,10 +458,7 @@ static void put_walk(struct maker *m)
     bool with_jump = rng_chance(&m->r, 20); /* the exit in front, and JMP behind */
     uint32_t top = m->at, exit = 0;
     if (with_jump) {
-        begin_insn(m);
-        put_rex(m, true, 0, 0, w.counter);
-        put_byte(m, 0xFF); /* dec */
-        put_byte(m, 0xC8 | (w.counter & 7u));
+        put_dec(m, w.counter);
         begin_insn(m);
         put_bytes(m, "\x0F\x84\0\0\0\0", 6);
         exit = m->at;
@@ -472,17 +477,15 @@ static void put_walk(struct maker *m)
             put_walk_step(m, which < 2 ? w.base[0] : which < 4 ? w.base[1] : w.index);
         }
     }
-    begin_insn(m);
     if (with_jump) {
+        begin_insn(m);
         put_byte(m, 0xE9);
         store_u32(m->c->code + m->at, top - (m->at + 4));
         m->at += 4;
         store_u32(m->c->code + exit - 4, m->at - exit);
         return;
     }
-    put_rex(m, true, 0, 0, w.counter);
-    put_byte(m, 0xFF);
-    put_byte(m, 0xC8 | (w.counter & 7u));
+    put_dec(m, w.counter);
     begin_insn(m);
     put_bytes(m, "\x0F\x85", 2);
     store_u32(m->c->code + m->at, top - (m->at + 4));
