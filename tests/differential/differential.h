@@ -151,6 +151,24 @@ void print_case(const struct test_case *c);
 /* Flags that an instruction leaves undefined and in which the emulator and the host may differ. */
 uint64_t undefined_flags(const struct insn *i);
 
+/*
+ * In what they may differ after a string instruction with REP. If SCAS and CMPS fault, they leave flags as
+ * they were on Intel's processors (SDM 2B, REP), and as the last round made them on AMD's and in the
+ * emulator. Intel's take the upper halves away from registers that are 32-bit addresses and count even
+ * if not a round is done.
+ */
+struct undefined {
+    uint64_t flags;
+    uint16_t upper_halves; /* of these general registers */
+};
+struct undefined undefined_after_rep(const struct insn *i, bool faulted);
+
+/* VCVTPS2PH to memory: Intel's processors set MXCSR's flags although the store faults then. */
+bool flags_before_it_stores(const struct insn *i);
+
+/* F3 REX.B 90: PAUSE to Intel's processors; AMD's and the emulator exchange R8 and RAX. */
+bool is_pause_on_host(const struct insn *i);
+
 /* AuthenticAMD? */
 bool host_is_amd(void);
 

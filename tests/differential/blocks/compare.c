@@ -34,15 +34,33 @@ static bool equal_bytes(const char *what, uint64_t base, const uint8_t *a, const
     return false;
 }
 
-static bool compare_states(const struct state *a, const struct state *b, enum leg_kind kind,
-                           bool show)
+/* What the host may have otherwise. */
+static struct undefined undefined_on_host(const struct block_case *c, const struct block_result *host)
 {
-    uint64_t flags = COMPARED_FLAGS & (kind == LEG_HOST ? ~host_unknown_flags() : UINT64_MAX);
+    struct undefined u = {0, 0};
+    struct insn i;
+    uint64_t at = host->end.state.rip - c->base;
+    if (host->end.kind == BLOCK_FAULT && at < BOX_BLOCK_SIZE &&
+        insn_decode(&i, host->code + at, BOX_BLOCK_SIZE - at, INSN_MODE_64) == INSN_DECODE_OK)
+        u = undefined_after_rep(&i, true);
+    u.flags |= host_unknown_flags();
+    return u;
+}
+
+static uint64_t known(uint64_t value, unsigned int reg, const struct undefined *undefined)
+{
+    return undefined->upper_halves & 1u << reg ? (uint32_t)value : value;
+}
+
+static bool compare_states(const struct state *a, const struct state *b,
+                           const struct undefined *undefined, bool show)
+{
+    uint64_t flags = COMPARED_FLAGS & ~undefined->flags;
     static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
     bool same = true;
     for (unsigned int n = 0; n < 16; n++)
-        same &= equal(names[n], a->gpr[n], b->gpr[n], show);
+        same &= equal(names[n], known(a->gpr[n], n, undefined), known(b->gpr[n], n, undefined), show);
     same &= equal("rip", a->rip, b->rip, show);
     same &= equal("rflags", a->rflags & flags, b->rflags & flags, show);
     same &= compare_vectors(&a->fpu, &b->fpu, show);
@@ -65,8 +83,11 @@ static bool compare_ends(const struct block_end *a, const struct block_end *b, b
 static bool compare(const struct block_case *c, const struct block_result *a,
                     const struct block_result *b, enum leg_kind kind, bool show)
 {
+    struct undefined undefined = {0, 0};
+    if (kind == LEG_HOST)
+        undefined = undefined_on_host(c, a);
     bool same = compare_ends(&a->end, &b->end, show);
-    same &= compare_states(&a->end.state, &b->end.state, kind, show);
+    same &= compare_states(&a->end.state, &b->end.state, &undefined, show);
     same &= equal_bytes("memory", BOX_RW, a->memory, b->memory, BOX_RW_SIZE, show);
     same &= equal_bytes("code", c->base, a->code, b->code, BOX_BLOCK_SIZE, show);
     if (kind == LEG_HOST)

@@ -209,7 +209,8 @@ static bool look_at(struct block_case *c, uint64_t rip, bool *undefined)
      */
     bool pointers = i.op == INSN_X87 && i.flags & INSN_MEM && (i.modrm >> 3 & 7) == 6 &&
                     (i.opcode == 0xD9 || i.opcode == 0xDD);
-    if (!is_harmless(&i, INSN_MODE_64) || masked || pointers) /* masked off bytes may fault */
+    if (!is_harmless(&i, INSN_MODE_64) || masked || pointers || /* masked off bytes may fault */
+        is_pause_on_host(&i) || flags_before_it_stores(&i) || undefined_after_rep(&i, false).upper_halves)
         c->host = false;
     if (i.op == INSN_SIMD && i.simd & SIMD_MMX && i.map == 1 && i.opcode == 0x2A &&
         i.flags & INSN_MEM)
