@@ -32,6 +32,12 @@
  * An operand that has to be aligned to be done inline (SSE, XCHG) is in a group only if steps keep it
  * so, and the head looks whether it is.
  *
+ * Whether R10 or R11 still has an addend from an instruction before is not left to those who translate
+ * instructions, who use both as they like: the code that they have emitted is looked at, with the same
+ * list. If a register that was relied on may have been written anywhere in it, it is emitted anew,
+ * with the addend loaded into R10 where it is used (today's translators write none before they use it,
+ * as DIV and MULX show, which write one afterwards).
+ *
  * The copies have no stubs, so nothing can happen between head and jump that concerns the TLB: TLBs
  * change in stubs of their own vCPU only, or with all vCPUs at rest, which is at a poll
  * (code_pages.c). Where ordinary code would call a stub (a lookup that misses, a division that might
@@ -237,7 +243,58 @@ static bool check_group(struct translation *x, struct group *g, uint32_t n)
     return true;
 }
 
-/* Of a copy; `next`: patched to what comes behind it. */
+static void keep_nothing(struct translation *x)
+{
+    x->kept[0].group = x->kept[1].group = TACCESS_ALONE;
+}
+
+/* Looks at the code from `p` on, an instruction's: what it may have written is kept no more. False: that
+ * is so of a register that tr_memory has relied on. */
+static bool look_what_is_kept(struct translation *x, const uint8_t *p)
+{
+    unsigned int lost = 0;
+    while (p < x->e.p) {
+        struct insn i;
+        uint16_t written;
+        if (insn_decode(&i, p, (size_t)(x->e.p - p), INSN_MODE_64) != INSN_DECODE_OK ||
+            !insn_gpr_writes(&i, &written) || i.op == INSN_JCC || i.op == INSN_JMP) {
+            lost = BIT(ARRAY_SIZE(x->kept)) - 1; /* behind a jump it is not known what was executed */
+            break;
+        }
+        for (unsigned int k = 0; k < ARRAY_SIZE(x->kept); k++)
+            if (written & 1u << (R10 + k) && p >= x->kept[k].since)
+                lost |= 1u << k;
+        p += i.length;
+    }
+    for (unsigned int k = 0; k < ARRAY_SIZE(x->kept); k++)
+        if (lost & 1u << k)
+            x->kept[k].group = TACCESS_ALONE;
+    return !(lost & x->kept_used);
+}
+
+/* Emits the instruction in x, if it can with addends that were kept. */
+static bool emit_keeping(struct translation *x, tr_fn *fn)
+{
+    const struct emit before = x->e;
+    const bool vectors_known = x->vectors_known;
+    x->keeps = true;
+    x->kept_used = 0;
+    x->kept[0].since = x->kept[1].since = before.p;
+    if (!fn(x))
+        return false;
+    if (look_what_is_kept(x, before.p))
+        return true;
+    x->e = before;
+    x->vectors_known = vectors_known;
+    keep_nothing(x);
+    x->keeps = false;
+    if (!fn(x))
+        return false;
+    (void)look_what_is_kept(x, before.p);
+    return true;
+}
+
+/* Of a copy. */
 static bool emit_insn(struct translation *x, uint32_t n)
 {
     decode(x, n);
@@ -251,7 +308,7 @@ static bool emit_insn(struct translation *x, uint32_t n)
     if (x->i->op == INSN_JMP)
         return true;
     tr_fn *fn = tr_find(x);
-    return fn && fn(x);
+    return fn && emit_keeping(x, fn);
 }
 
 static bool emit_loop(struct loop *l, const uint8_t *ordinary)
@@ -267,8 +324,12 @@ static bool emit_loop(struct loop *l, const uint8_t *ordinary)
     for (uint32_t k = 0; k < l->groups; k++)
         if (!check_group(x, &l->group[k], k))
             return false;
+    keep_nothing(x);
     for (uint32_t round = 0; round < l->rounds; round++) {
+        const uint8_t *counted = e->p;
         tr_count_instructions(x, x->b->insns);
+        if (e->p != counted)
+            keep_nothing(x);
         for (uint32_t n = 0; n < x->b->insns; n++)
             if (!emit_insn(x, n) || e->p - slow > LOOP_BYTES)
                 return false;

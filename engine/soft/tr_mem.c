@@ -169,22 +169,36 @@ void tr_lookup_span(struct translation *x, uint8_t a, uint32_t size, bool write)
     find_addend(x, x->e.p, a, EMIT_NO_REG, size, write, 1);
 }
 
+/* The register that has the addend of a loop's group. R11 only if the address does not need it. */
+static uint8_t group_addend(struct translation *x, uint8_t group, bool r11)
+{
+    uint8_t kept = x->kept[0].group == group ? R10 : R11;
+    if (x->keeps && x->kept[kept - R10].group == group && (r11 || kept == R10)) {
+        x->kept_used |= 1u << (kept - R10);
+        return kept;
+    }
+    uint8_t reg = x->keeps && r11 && group == 0 ? R11 : R10;
+    emit_load(&x->e, reg, emit_frame(offsetof(struct frame, loop_addend) + 8u * group));
+    x->kept[reg - R10] = (struct tkept){group, x->e.p};
+    if (reg == R11)
+        x->kept_used |= 1u << 1;
+    return reg;
+}
+
 /* An operand in the page of a loop's group. */
 static bool memory_in_group(struct translation *x, uint8_t group, struct emit_mem *m)
 {
     const struct insn *i = x->i;
-    size_t addend = offsetof(struct frame, loop_addend) + 8u * group;
     int64_t disp = (int64_t)i->disp - FRAME_TLB_BIAS;
     bool based = i->base != INSN_NO_REG && i->index == INSN_NO_REG && !tr_is_displaced(i->base);
+    uint8_t a;
     if (based && i->seg < SEG_FS && fits_int32(disp)) {
-        *m = emit_indexed(tr_host_of[i->base], R10, 0, (int32_t)disp);
-    } else {
-        uint8_t a;
-        if (!tr_effective(x, &a))
-            return false;
-        *m = emit_indexed(a, R10, 0, -FRAME_TLB_BIAS);
+        *m = emit_indexed(tr_host_of[i->base], group_addend(x, group, true), 0, (int32_t)disp);
+        return true;
     }
-    emit_load(&x->e, R10, emit_frame(addend));
+    if (!tr_effective(x, &a))
+        return false;
+    *m = emit_indexed(a, group_addend(x, group, false), 0, -FRAME_TLB_BIAS);
     return true;
 }
 

@@ -275,6 +275,13 @@ struct taccess {
 
 enum { TACCESS_ALONE = 0xFF };
 
+/* In copies of a loop: the group whose addend R10 or R11 holds (TACCESS_ALONE: of none), if no code of
+ * this instruction from `since` on writes it. */
+struct tkept {
+    uint8_t group;
+    const uint8_t *since;
+};
+
 struct translation {
     struct emit e;
     struct translator *t;
@@ -301,6 +308,9 @@ struct translation {
     const uint8_t *loop_end;  /* where a Jcc of that kind goes on */
     const uint8_t *elsewhere; /* in copies (tr_loop.c): where to go instead of calling a stub; else NULL */
     struct tsite no_site;     /* what is noted there */
+    struct tkept kept[2];     /* in copies: of R10 and R11 */
+    bool keeps;               /* tr_memory may rely on it: tr_loop.c looks afterwards */
+    unsigned int kept_used;   /* and has done so: a bit for each */
     uint8_t *base; /* of the cache, written mapping */
 };
 

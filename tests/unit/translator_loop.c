@@ -63,6 +63,15 @@ LOOP(by_rip, "1: incl 0x50010 + by_rip(%rip)\n mov (%rbx), %al\n add %al, 0x5001
 #define DIVIDES "1: paddd %xmm1, %xmm0\n movzbl (%rbx), %r8d\n or $1, %r8d\n mov $1, %edx\n div %r8\n inc %rbx\n dec %rcx\n"
 LOOP(vectors_lost, DIVIDES "jnz 1b");
 LOOP(vectors_lost_and_read, DIVIDES "movups %xmm0, (%rsi)\n jnz 1b");
+/* Addends stay in R10 and R11 from one operand to the next, but for what uses these in between. */
+LOOP(kept, "1: movsd (%rsi), %xmm0\n add $0x80, %rbx\n add $8, %rsi\n unpcklpd %xmm0, %xmm0\n paddq -0x80(%rbx), %xmm0\n paddq %xmm0, %xmm1\n dec %rcx\n jnz 1b");
+LOOP(kept_three, "lea 0x18(%rsi), %rdx\n 1: mov (%rbx), %r8\n mov %r8, (%rsi)\n xor (%rdx), %r8\n mov %r8, 8(%rbx)\n add %r8, 8(%rdx)\n add $8, %rbx\n add $16, %rsi\n add $4, %rdx\n dec %rcx\n jnz 1b");
+LOOP(kept_and_lost, "1: mov (%rbx), %r10\n add %r10, %r11\n mov (%rsi), %r14\n sub %r14, %r15\n lea 5(%r11,%r15,2), %r10\n mov %r10, 8(%rbx)\n add %r11, (%rsi)\n add $8, %rbx\n add $8, %rsi\n dec %rcx\n jnz 1b");
+LOOP(kept_or_shifted, "mov $3, %r10d\n 1: mov (%rbx), %r8\n rorx $5, %r11, %r11\n shrx %r10, (%rbx), %r14\n rorx $3, %r15, %r15\n add %r14, (%rbx)\n bts %r10, %r15\n xor %r15, (%rsi)\n xchg %r8, (%rsi)\n add $8, %rbx\n add $4, %rsi\n dec %rcx\n jnz 1b");
+LOOP(kept_around_others, "1: movzbl (%rbx), %eax\n add (%rsi), %r8b\n movzbl (%rsi,%rax), %edx\n add %dl, (%rbx)\n test $1, %al\n jz 2f\n add %al, (%rsi)\n inc %rbx\n inc %rsi\n dec %rcx\n jnz 1b\n 2: nop");
+LOOP(lost_in_one, "1: add (%rbx), %r8\n add %r8, %r11\n add %r11, 8(%rbx)\n sub (%rsi), %r11\n lea 1(%r11), %r15\n sub %r15, (%rbx)\n add $8, %rbx\n add $8, %rsi\n dec %rcx\n jnz 1b");
+LOOP(lost_behind_others, "mov %rsi, %rdx\n 1: add (%rbx), %r8\n movzbl (%rdx), %r9d\n mov %r9, %r11\n lea 3(%r11), %r10\n add %r8, 8(%rbx)\n imul $3, (%rdx), %r11\n sub %r8, %r11\n add %r11, (%rbx)\n lea 1(%rsi,%r9), %rdx\n add $8, %rbx\n add $8, %rsi\n dec %rcx\n jnz 1b");
+LOOP(second_lost, "1: mov (%rbx), %r8\n xor (%rsi), %r8\n shld $1, %r11, %r9\n sub %r8, %r9\n add %r9, 8(%rsi)\n mulx (%rsi), %r14, %r15\n sub %r14, (%rsi)\n add %r15, (%rbx)\n add $8, %rbx\n add $16, %rsi\n dec %rcx\n jnz 1b");
 /* Too long for copies. */
 LOOP(too_long, "mov $0x100, %r15d\n mov %rsi, %r14\n mov $3, %r10d\n mov $77, %r8d\n 1: paddd %xmm1, %xmm0\n mov (%rbx), %al\n"
                ".irp n,0,8,16,24,32,40,48,56,64,72,80,88,96,104,112,120,128\n bts %r10, \\n(%r14,%r15)\n .endr\n"
@@ -100,7 +109,10 @@ static const struct {
     ROW(index_wraps, false), ROW(vector_to_base, false), ROW(many_arrays, true),
     ROW(two_scales, true),   ROW(base_is_index, true), ROW(scaled_itself, true), ROW(by_fs, true),
     ROW(absolute, true),     ROW(by_rip, true),         ROW(vectors_lost, true),
-    ROW(vectors_lost_and_read, true), ROW(too_long, false),
+    ROW(vectors_lost_and_read, true), ROW(too_long, false), ROW(kept, true),
+    ROW(kept_three, true),   ROW(kept_and_lost, true),  ROW(kept_or_shifted, true),
+    ROW(kept_around_others, true), ROW(lost_in_one, true), ROW(lost_behind_others, true),
+    ROW(second_lost, true),
 };
 
 /* --- running --- */
