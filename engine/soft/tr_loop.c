@@ -32,6 +32,9 @@
  * An operand that has to be aligned to be done inline (SSE, XCHG) is in a group only if steps keep it
  * so, and the head looks whether it is.
  *
+ * If one or two groups' addends never have to be loaded anew, they are not stored either: the head leaves
+ * them in R10 and R11.
+ *
  * Whether R10 or R11 still has an addend from an instruction before is not left to those who translate
  * instructions, who use both as they like: the code that they have emitted is looked at, with the same
  * list. If a register that was relied on may have been written anywhere in it, it is emitted anew,
@@ -220,22 +223,23 @@ static void go_ordinary(struct translation *x)
     emit_patch(emit_jmp(&x->e), x->elsewhere);
 }
 
-static bool check_group(struct translation *x, struct group *g, uint32_t n)
+/* Leaves the addend in R10, and (store) in the frame. */
+static bool check_group(struct translation *x, struct group *g, uint32_t n, bool store)
 {
     struct emit *e = &x->e;
-    struct emit_mem addend = emit_frame(offsetof(struct frame, loop_addend) + 8 * n);
     g->operand.disp = (int32_t)g->low;
     g->operand.length = 0;
     x->i = &g->operand;
     x->at = 0;
     uint8_t a;
-    if (!tr_effective(x, &a))
+    if (!tr_effective(x, &a) || (a == R11 && n > 0 && !store))
         return false;
     tr_lookup_span(x, a, (uint32_t)(g->high - g->low), g->write);
-    emit_store(e, addend, R10);
+    if (store)
+        emit_store(e, emit_frame(offsetof(struct frame, loop_addend) + 8 * n), R10);
     if (g->align > 1) { /* nothing but the low bits */
-        emit_mov_imm(e, R10, 64 - (uint64_t)__builtin_ctz(g->align));
-        emit_vex_rr(e, OP_SHLX, true, false, RCX, R10, a);
+        emit_mov_imm(e, RCX, 64 - (uint64_t)__builtin_ctz(g->align));
+        emit_vex_rr(e, OP_SHLX, true, false, RCX, RCX, a);
         uint8_t *aligned = emit_jrcxz(e);
         go_ordinary(x);
         emit_patch8(aligned, e->p);
@@ -311,20 +315,45 @@ static bool emit_insn(struct translation *x, uint32_t n)
     return fn && emit_keeping(x, fn);
 }
 
-static bool emit_loop(struct loop *l, const uint8_t *ordinary)
+/* The addends of one or two groups, left in registers. */
+static bool check_groups_kept(struct loop *l)
+{
+    struct translation *x = l->x;
+    if (l->groups > 2 || !check_group(x, &l->group[0], 0, false))
+        return false;
+    if (l->groups == 2) {
+        emit_mov(&x->e, R11, R10);
+        x->kept[1].group = 0;
+        if (!check_group(x, &l->group[1], 1, false))
+            return false;
+    }
+    x->kept[0].group = (uint8_t)(l->groups - 1);
+    return true;
+}
+
+static bool check_groups(struct loop *l)
+{
+    for (uint32_t k = 0; k < l->groups; k++)
+        if (!check_group(l->x, &l->group[k], k, true))
+            return false;
+    return true;
+}
+
+/* With `kept` the frame has no addends: false if an instruction needs one from there. */
+static bool emit_loop(struct loop *l, const uint8_t *ordinary, bool kept)
 {
     struct translation *x = l->x;
     struct emit *e = &x->e;
     x->elsewhere = ordinary;
+    x->addend_loaded = false;
+    keep_nothing(x);
     const uint8_t *slow = e->p;
     go_ordinary(x);
     const uint8_t *head = e->p;
     emit_load32(e, RCX, emit_frame(offsetof(struct frame, go)));
     emit_patch8(emit_jrcxz(e), slow);
-    for (uint32_t k = 0; k < l->groups; k++)
-        if (!check_group(x, &l->group[k], k))
-            return false;
-    keep_nothing(x);
+    if (!(kept ? check_groups_kept(l) : check_groups(l)))
+        return false;
     for (uint32_t round = 0; round < l->rounds; round++) {
         const uint8_t *counted = e->p;
         tr_count_instructions(x, x->b->insns);
@@ -333,6 +362,8 @@ static bool emit_loop(struct loop *l, const uint8_t *ordinary)
         for (uint32_t n = 0; n < x->b->insns; n++)
             if (!emit_insn(x, n) || e->p - slow > LOOP_BYTES)
                 return false;
+        if (kept && x->addend_loaded)
+            return false;
     }
     emit_patch(emit_jmp(e), head);
     emit_patch(x->loop_patch, head);
@@ -359,9 +390,14 @@ static bool make_loop(struct translation *x, const uint8_t *ordinary)
     } while (l.groups == 0 && (l.rounds /= 2) > 1);
     if (l.groups == 0)
         return false;
-    if (!emit_loop(&l, ordinary)) {
+    const bool vectors_known = x->vectors_known;
+    if (!emit_loop(&l, ordinary, true)) {
         x->e = before;
-        return false;
+        x->vectors_known = vectors_known;
+        if (!emit_loop(&l, ordinary, false)) {
+            x->e = before;
+            return false;
+        }
     }
     x->t->stats.loops++;
     x->t->stats.loop_bytes += (uint64_t)(x->e.p - before.p);

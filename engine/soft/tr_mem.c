@@ -179,6 +179,7 @@ static uint8_t group_addend(struct translation *x, uint8_t group, bool r11)
     }
     uint8_t reg = x->keeps && r11 && group == 0 ? R11 : R10;
     emit_load(&x->e, reg, emit_frame(offsetof(struct frame, loop_addend) + 8u * group));
+    x->addend_loaded = true;
     x->kept[reg - R10] = (struct tkept){group, x->e.p};
     if (reg == R11)
         x->kept_used |= 1u << 1;

@@ -311,6 +311,7 @@ struct translation {
     struct tkept kept[2];     /* in copies: of R10 and R11 */
     bool keeps;               /* tr_memory may rely on it: tr_loop.c looks afterwards */
     unsigned int kept_used;   /* and has done so: a bit for each */
+    bool addend_loaded;       /* it had to be loaded from the frame, somewhere */
     uint8_t *base; /* of the cache, written mapping */
 };
 
