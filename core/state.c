@@ -21,7 +21,7 @@
 #include "core/err.h"
 #include "core/mem.h"
 
-enum { NAME_SIZE = 16, HEADER_SIZE = NAME_SIZE + 16, CHECKSUM_AT = NAME_SIZE + 12 };
+enum { NAME_SIZE = STATE_NAME, HEADER_SIZE = NAME_SIZE + 16, CHECKSUM_AT = NAME_SIZE + 12 };
 
 void state_put_bytes(struct state_writer *w, const void *p, size_t n)
 {
@@ -123,36 +123,79 @@ int state_register(struct state_registry *s, const struct state_ops *ops, void *
     return OK;
 }
 
-/* CRC-32 as in ISO 3309: reflected, polynomial 0xEDB88320. Pass 0 first, the last result after. */
-static uint32_t crc32(uint32_t crc, const uint8_t *p, size_t n)
+uint32_t state_crc32(uint32_t crc, const void *p, size_t n)
 {
+    const uint8_t *byte = p;
     crc = ~crc;
     for (size_t i = 0; i < n; i++) {
-        crc ^= p[i];
+        crc ^= byte[i];
         for (int bit = 0; bit < 8; bit++)
             crc = (crc >> 1) ^ (0xEDB88320u & (0u - (crc & 1u)));
     }
     return ~crc;
 }
 
-static void save_section(const struct state_section *s, struct state_writer *w)
+/* --- sections -----------------------------------------------------------------------------------
+ */
+
+size_t state_begin_section(struct state_writer *w, const char *name, uint32_t instance, uint32_t version)
 {
-    size_t start = w->used;
-    char name[NAME_SIZE] = {0};
-    str_copy(name, sizeof(name), s->ops->name);
-    state_put_bytes(w, name, sizeof(name));
-    state_put_u32(w, s->instance);
-    state_put_u32(w, s->ops->version);
+    size_t begin = w->used;
+    char padded[NAME_SIZE] = {0};
+    str_copy(padded, sizeof(padded), name);
+    state_put_bytes(w, padded, sizeof(padded));
+    state_put_u32(w, instance);
+    state_put_u32(w, version);
     state_put_u32(w, 0);
     state_put_u32(w, 0);
-    s->ops->save(s->object, w);
+    return begin;
+}
+
+static uint32_t section_crc(const uint8_t *header, size_t length)
+{
+    return state_crc32(state_crc32(0, header, CHECKSUM_AT), header + HEADER_SIZE, length);
+}
+
+void state_end_section(struct state_writer *w, size_t begin)
+{
     if (w->used > w->size)
         return;
-    uint8_t *header = w->buf + start;
-    size_t length = w->used - start - HEADER_SIZE;
+    uint8_t *header = w->buf + begin;
+    size_t length = w->used - begin - HEADER_SIZE;
     store_u32(header + NAME_SIZE + 8, (uint32_t)length);
-    uint32_t crc = crc32(0, header, CHECKSUM_AT);
-    store_u32(header + CHECKSUM_AT, crc32(crc, header + HEADER_SIZE, length));
+    store_u32(header + CHECKSUM_AT, section_crc(header, length));
+}
+
+int state_next_section(struct state_reader *stream, struct state_header *h,
+                       struct state_reader *payload)
+{
+    const uint8_t *header = stream->buf + stream->used;
+    size_t left = stream->size - stream->used;
+    if (left == 0)
+        return ERR_NOT_FOUND;
+    if (left < HEADER_SIZE)
+        return ERR_TRUNCATED;
+    uint32_t length = load_u32(header + NAME_SIZE + 8);
+    if (length > left - HEADER_SIZE)
+        return ERR_TRUNCATED;
+    if (section_crc(header, length) != load_u32(header + CHECKSUM_AT) || header[NAME_SIZE - 1] != 0)
+        return ERR_CORRUPT;
+    memcpy(h->name, header, NAME_SIZE);
+    h->instance = load_u32(header + NAME_SIZE);
+    h->version = load_u32(header + NAME_SIZE + 4);
+    *payload = (struct state_reader){header + HEADER_SIZE, length, 0, h->version, false};
+    stream->used += HEADER_SIZE + length;
+    return OK;
+}
+
+/* --- objects ------------------------------------------------------------------------------------
+ */
+
+static void save_section(const struct state_section *s, struct state_writer *w)
+{
+    size_t begin = state_begin_section(w, s->ops->name, s->instance, s->ops->version);
+    s->ops->save(s->object, w);
+    state_end_section(w, begin);
 }
 
 void state_save_all(const struct state_registry *s, struct state_writer *w)
@@ -167,15 +210,12 @@ struct found {
     bool present[STATE_SECTIONS];
 };
 
-static int find_registered(const struct state_registry *s, const uint8_t *header)
+static int find_registered(const struct state_registry *s, const struct state_header *h)
 {
-    if (header[NAME_SIZE - 1] != 0)
-        return -1;
     for (uint32_t i = 0; i < s->count; i++) {
         char name[NAME_SIZE] = {0};
         str_copy(name, sizeof(name), s->section[i].ops->name);
-        if (memcmp(name, header, NAME_SIZE) == 0 &&
-            load_u32(header + NAME_SIZE) == s->section[i].instance)
+        if (memcmp(name, h->name, NAME_SIZE) == 0 && h->instance == s->section[i].instance)
             return (int)i;
     }
     return -1;
@@ -184,27 +224,20 @@ static int find_registered(const struct state_registry *s, const uint8_t *header
 static int find_sections(const struct state_registry *s, const uint8_t *buf, size_t size,
                          struct found *f)
 {
-    size_t at = 0;
-    while (at < size) {
-        if (size - at < HEADER_SIZE)
-            return ERR_TRUNCATED;
-        const uint8_t *header = buf + at;
-        uint32_t length = load_u32(header + NAME_SIZE + 8);
-        if (length > size - at - HEADER_SIZE)
-            return ERR_TRUNCATED;
-        uint32_t crc = crc32(crc32(0, header, CHECKSUM_AT), header + HEADER_SIZE, length);
-        if (crc != load_u32(header + CHECKSUM_AT))
-            return ERR_CORRUPT;
-        int i = find_registered(s, header);
+    struct state_reader stream = {.buf = buf, .size = size}, payload;
+    struct state_header h;
+    int err;
+    while ((err = state_next_section(&stream, &h, &payload)) == OK) {
+        int i = find_registered(s, &h);
         if (i < 0 || f->present[i])
             return ERR_CORRUPT;
-        uint32_t version = load_u32(header + NAME_SIZE + 4);
-        if (version != s->section[i].ops->version)
+        if (h.version != s->section[i].ops->version)
             return ERR_VERSION;
         f->present[i] = true;
-        f->reader[i] = (struct state_reader){header + HEADER_SIZE, length, 0, version, false};
-        at += HEADER_SIZE + length;
+        f->reader[i] = payload;
     }
+    if (err != ERR_NOT_FOUND)
+        return err;
     for (uint32_t i = 0; i < s->count; i++)
         if (!f->present[i])
             return ERR_TRUNCATED;

@@ -48,6 +48,29 @@ void state_get_bytes(struct state_reader *r, void *p, size_t n);
 /* OK if nothing failed and every byte was used, else ERR_CORRUPT or ERR_TRUNCATED. */
 int must_check state_get_end(const struct state_reader *r);
 
+/* CRC-32 as in ISO 3309 (reflected, polynomial EDB88320H). Pass 0 first, the last result after. */
+uint32_t state_crc32(uint32_t crc, const void *p, size_t n);
+
+/* --- a stream of sections --- */
+
+enum { STATE_NAME = 16 };
+
+struct state_header {
+    char name[STATE_NAME]; /* terminated */
+    uint32_t instance, version;
+};
+
+/* A section's frame: what is put between the two is its payload. */
+size_t state_begin_section(struct state_writer *w, const char *name, uint32_t instance, uint32_t version);
+void state_end_section(struct state_writer *w, size_t begin);
+
+/* The next section of *stream, whose payload *payload will read. OK, ERR_NOT_FOUND at the end,
+ * ERR_TRUNCATED, or ERR_CORRUPT: its checksum or its name is wrong. */
+int must_check state_next_section(struct state_reader *stream, struct state_header *header,
+                                  struct state_reader *payload);
+
+/* --- objects --- */
+
 struct state_ops {
     const char *name; /* at most 15 bytes, unique with the instance: "i8254" */
     uint32_t version;
