@@ -394,13 +394,21 @@ int vm_config_parse(struct vm_config *c, const char *file, const char *text, siz
 /* --- the whole ----------------------------------------------------------------------------------
  */
 
-int vm_config_check(const struct vm_config *c, char *message)
+int vm_config_check_values(const struct vm_config *c, char *message)
 {
     for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
         int err = keys[k].check ? keys[k].check(c, message) : OK;
         if (err != OK)
             return err;
     }
+    return OK;
+}
+
+int vm_config_check(const struct vm_config *c, char *message)
+{
+    int err = vm_config_check_values(c, message);
+    if (err != OK)
+        return err;
     if (c->kernel[0] == 0)
         return refuse(message, "no kernel given (-k KERNEL, or kernel = \"FILE\" in a file)");
     return OK;

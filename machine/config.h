@@ -39,6 +39,9 @@ void vm_config_defaults(struct vm_config *c);
 int must_check vm_config_parse(struct vm_config *c, const char *file, const char *text, size_t size,
                                char *message);
 
+/* Is each value allowed by itself? ERR_INVALID and a message. */
+int must_check vm_config_check_values(const struct vm_config *c, char *message);
+
 /* Whole-configuration checks (memory and vCPU bounds, known level and engine names, kernel given);
  * the command line uses the same. ERR_INVALID and a message. */
 int must_check vm_config_check(const struct vm_config *c, char *message);

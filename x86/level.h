@@ -50,6 +50,11 @@ void x86_level_host(struct x86_level *out);
  * the first missing feature ("avx2"), or NULL. */
 const char *x86_level_missing(const struct x86_level *level);
 
+/* May a VM that was saved at level `wanted` (from a file: anything) go on with that table where `offered`
+ * is what this host and engine give? OK, or ERR_UNSUPPORTED and in why[] the first bit that is lacking. */
+int must_check x86_level_offers(const struct x86_level *offered, const struct x86_level *wanted, char *why,
+                                size_t size);
+
 /* CPUID as the guest sees it on this vCPU (SDM 2A CPUID; unknown leaves as the manual says). */
 void x86_cpuid(const struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 
