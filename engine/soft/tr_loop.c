@@ -11,7 +11,7 @@
  *     head: poll, or slow
  *           for each group of operands: lookup of the lowest byte that the coming ROUNDS rounds
  *               access; if it misses, or the highest is not in the same page: jmp ordinary
- *               mov gs:[loop_addend + n], addend
+ *               mov gs:[loop_addend + n], addend  unless none is loaded anew
  *           ROUNDS copies of the body. An operand of group n is
  *               mov r10, gs:[loop_addend + n]
  *               op  [address + r10 - 12]
@@ -140,7 +140,7 @@ static int64_t sum_of(const struct insn *i, const int32_t *by_register)
     if (i->base != INSN_NO_REG)
         sum += by_register[i->base];
     if (i->index != INSN_NO_REG)
-        sum += (int64_t)by_register[i->index] << i->scale;
+        sum += (int64_t)by_register[i->index] * (1 << i->scale);
     return sum;
 }
 

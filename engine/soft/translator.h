@@ -352,7 +352,8 @@ void tr_end_shadow(struct translation *x);
 
 /*
  * A memory operand of `size` bytes. Emits what finds it in the TLB and leaves the host operand in
- * *m: [address + addend], in R11 or a pinned register, and R10; RCX is free afterwards. align: bytes
+ * *m: [address + addend], in R11 or a pinned register, and R10, or in copies of a loop in a pinned register
+ * and R11; RCX is free afterwards. align: bytes
  * that it must be aligned to for the fast way, else 1. False: not to be emitted, interpret.
  */
 bool tr_memory(struct translation *x, uint32_t size, bool write, uint32_t align, struct emit_mem *m);

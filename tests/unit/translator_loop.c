@@ -35,6 +35,7 @@ LOOP(far_apart, "1: mov (%rbx), %r8\n mov %r8, 0x7C0(%rbx)\n add $8, %rbx\n dec 
 LOOP(middle, "1: mov (%rbx), %r8\n add $8, %rbx\n mov %r8, (%rbx)\n add $8, %rbx\n incb -1(%rbx)\n dec %rcx\n jnz 1b");
 LOOP(indexed, "1: mov (%rbx,%rdx,8), %r8\n add %r8, 16(%rbx,%rdx,8)\n inc %rdx\n dec %rcx\n jnz 1b");
 LOOP(both_move, "1: mov %r8d, (%rbx,%rdx,2)\n add $3, %rdx\n sub $2, %rbx\n dec %rcx\n jnz 1b");
+LOOP(index_down, "mov $0x40, %edx\n 1: mov (%rbx,%rdx,2), %r8b\n add %r8b, (%rsi,%rdx)\n dec %rdx\n dec %rcx\n jnz 1b");
 LOOP(standing, "1: incl (%rsi)\n mov (%rbx), %al\n inc %rbx\n dec %rcx\n jnz 1b");
 LOOP(aligned, "1: movaps (%rbx), %xmm1\n paddd %xmm1, %xmm0\n movaps %xmm0, 16(%rbx)\n add $16, %rbx\n dec %rcx\n jnz 1b");
 LOOP(aligned_or_not, "1: movaps (%rbx), %xmm1\n add $8, %rbx\n dec %rcx\n jnz 1b");
@@ -112,7 +113,7 @@ static const struct {
     ROW(vectors_lost_and_read, true), ROW(too_long, false), ROW(kept, true),
     ROW(kept_three, true),   ROW(kept_and_lost, true),  ROW(kept_or_shifted, true),
     ROW(kept_around_others, true), ROW(lost_in_one, true), ROW(lost_behind_others, true),
-    ROW(second_lost, true),
+    ROW(second_lost, true), ROW(index_down, true),
 };
 
 /* --- running --- */
