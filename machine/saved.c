@@ -105,7 +105,7 @@ void saved_put_metadata(const struct saved_source *s, struct state_writer *w)
     put_level(s->level, s->tsc_khz, w);
     put_memory(s, w);
     size_t begin = state_begin_section(w, "machine", 0, SECTION_VERSION);
-    state_save_all(s->machine, w);
+    state_put_bytes(w, s->machine, s->machine_size);
     state_end_section(w, begin);
 }
 

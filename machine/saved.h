@@ -56,7 +56,8 @@ struct saved_source {
     uint32_t runs;
     const struct saved_run *run; /* in the order of both ram and file */
     const uint32_t *sums;        /* saved_pieces of each run */
-    const struct state_registry *machine; /* the VM is at rest, its state fetched */
+    const uint8_t *machine; /* what state_save_all wrote, of the VM at rest with its state fetched */
+    size_t machine_size;
 };
 
 static inline uint64_t saved_pieces(uint64_t size)

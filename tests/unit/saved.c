@@ -18,7 +18,7 @@ enum { METADATA = 1 << 16, RUNS = 3 };
 
 static struct pc_env e;
 static struct saved_source source;
-static uint8_t head[SAVED_HEAD], metadata[METADATA], other[METADATA];
+static uint8_t head[SAVED_HEAD], metadata[METADATA], other[METADATA], machine[METADATA];
 static size_t metadata_size;
 static struct saved_run run[RUNS];
 static uint32_t sums[8];
@@ -63,10 +63,14 @@ static void prepare(void)
     str_copy(e.config.append, sizeof(e.config.append), "console=ttyS0");
     e.config.exit_port = true;
     CHECK_EQ(pc_env_build(&e), OK);
+    struct state_writer w = {.buf = machine, .size = METADATA};
+    state_save_all(&e.vm.state, &w);
+    CHECK(w.used <= METADATA);
     source = (struct saved_source){.config = &e.config,
                                    .level = x86_level_find("v3"),
                                    .tsc_khz = 2000000,
-                                   .machine = &e.vm.state};
+                                   .machine = machine,
+                                   .machine_size = w.used};
     set_runs();
     write_all();
 }
@@ -119,7 +123,8 @@ static void test_again_is_the_same(void)
         runs[n] = saved_run_at(&s, n);
     for (uint64_t n = 0; n < s.pieces; n++)
         read_sums[n] = saved_sum_at(&s, n);
-    struct saved_source again = {&s.config, &s.level, s.tsc_khz, s.runs, runs, read_sums, &e.vm.state};
+    struct saved_source again = {&s.config, &s.level,  s.tsc_khz,      s.runs, runs,
+                                 read_sums, s.machine, s.machine_size};
     struct state_writer w = {.buf = other, .size = METADATA};
     saved_put_metadata(&again, &w);
     CHECK_EQ(w.used, metadata_size);
