@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * A saved VM as a file: what machine/saved.c makes of bytes, with pages.
+ *
+ * Writing. RAM is looked through once for pages that are not zero, which makes the list of runs; a
+ * gap of fewer than GAP pages does not end a run. With more runs than a file may have, larger gaps do not
+ * either, until it fits. Then the file is written under another name beside the one that it shall have, as
+ * large as it will be from the start, pages that are zero left out as holes, synced, and renamed. Whatever
+ * goes wrong on the way leaves no file, and the old one if there was one. The name is not secret, the contents
+ * are: mode 0600.
+ *
+ * Reading. Runs are mapped privately, so pages come when they are touched, and what the guest writes is its
+ * own. The file must not be written to from then on, which nothing can keep its owner from: a page that changes
+ * before the guest first touches it is the guest's bad luck, or noticed by its checksum, and one that is not
+ * there any more is SIGBUS.
+ */
+#include "hosted/saved_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+#include "hosted/seam.h"
+
+enum { GAP = 32 };
+
+static int fail(char *message, int err, const char *what, const char *path)
+{
+    int error = errno;
+
+    snprintf(message, SAVED_MESSAGE, "cannot %s '%.300s': %s", what, path, strerror(error));
+    if (error == ENOMEM)
+        return ERR_NO_MEMORY;
+    return error == EACCES || error == EPERM || error == EROFS ? ERR_PERMISSION : err;
+}
+
+/* --- what RAM has -------------------------------------------------------------------------------
+ */
+
+static bool is_zero(const uint8_t *page)
+{
+    static const uint8_t zero[PAGE_SIZE];
+
+    return memcmp(page, zero, PAGE_SIZE) == 0;
+}
+
+/* Runs with gaps of fewer than `gap` pages, into run[SAVED_RUNS_MAX]; more than that: how many there would
+ * be at least. `file` is left to set_places. */
+static uint32_t find_runs(const struct saved_image *i, uint64_t gap, struct saved_run *run)
+{
+    uint32_t runs = 0;
+    uint64_t end = 0; /* of the last page that is not zero */
+
+    for (uint64_t at = 0; at < i->config->memory; at += PAGE_SIZE) {
+        if (is_zero(i->ram + at))
+            continue;
+        if (runs > 0 && at - end < gap << PAGE_SHIFT) {
+            run[runs - 1].size = at + PAGE_SIZE - run[runs - 1].ram;
+        } else {
+            if (runs == SAVED_RUNS_MAX)
+                return runs + 1;
+            run[runs++] = (struct saved_run){.ram = at, .size = PAGE_SIZE};
+        }
+        end = at + PAGE_SIZE;
+    }
+    return runs;
+}
+
+/* What is being written, beside the image. */
+struct writing {
+    struct saved_source source;
+    struct saved_run *run;
+    uint32_t *sums;
+    uint8_t *metadata;
+    size_t metadata_size;
+    uint64_t file_size;
+};
+
+static void free_writing(struct writing *w)
+{
+    free(w->run);
+    free(w->sums);
+    free(w->metadata);
+}
+
+static bool sum_up(struct writing *w, const uint8_t *ram)
+{
+    uint64_t pieces = 0, n = 0;
+
+    for (uint32_t k = 0; k < w->source.runs; k++)
+        pieces += saved_pieces(w->run[k].size);
+    w->sums = calloc(pieces + 1, sizeof(*w->sums));
+    if (!w->sums)
+        return false;
+    for (uint32_t k = 0; k < w->source.runs; k++) {
+        const struct saved_run *r = &w->run[k];
+
+        for (uint64_t at = 0; at < r->size; at += SAVED_PIECE) {
+            uint64_t size = r->size - at < SAVED_PIECE ? r->size - at : SAVED_PIECE;
+
+            w->sums[n++] = saved_crc32c(0, ram + r->ram + at, size);
+        }
+    }
+    return true;
+}
+
+/* Runs one behind the other, where pages begin. */
+static void set_places(struct writing *w, size_t metadata_size)
+{
+    w->file_size = saved_pages_at(metadata_size);
+    for (uint32_t k = 0; k < w->source.runs; k++) {
+        w->run[k].file = w->file_size;
+        w->file_size += w->run[k].size;
+    }
+}
+
+static bool make_metadata(struct writing *w)
+{
+    struct state_writer size = {0}, out = {0};
+
+    saved_put_metadata(&w->source, &size);
+    set_places(w, size.used);
+    w->metadata = malloc(size.used);
+    if (!w->metadata)
+        return false;
+    out = (struct state_writer){.buf = w->metadata, .size = size.used};
+    saved_put_metadata(&w->source, &out);
+    w->metadata_size = out.used;
+    return true;
+}
+
+static bool prepare(struct writing *w, const struct saved_image *i)
+{
+    uint64_t gap = GAP;
+
+    *w = (struct writing){.source = {.config = i->config,
+                                     .level = i->level,
+                                     .tsc_khz = i->tsc_khz,
+                                     .machine = i->machine,
+                                     .machine_size = i->machine_size}};
+    w->run = calloc(SAVED_RUNS_MAX, sizeof(*w->run));
+    if (!w->run)
+        return false;
+    while ((w->source.runs = find_runs(i, gap, w->run)) > SAVED_RUNS_MAX)
+        gap *= 2;
+    if (!sum_up(w, i->ram))
+        return false;
+    w->source.run = w->run;
+    w->source.sums = w->sums;
+    return make_metadata(w);
+}
+
+/* --- writing ------------------------------------------------------------------------------------
+ */
+
+static bool write_at(int fd, uint64_t offset, const uint8_t *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = pwrite(fd, bytes, size, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        bytes += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* A run's pages that are not zero, as many at once as follow each other. */
+static bool write_run(int fd, const struct saved_run *r, const uint8_t *ram)
+{
+    uint64_t from = 0, at = 0;
+
+    while (at < r->size) {
+        while (at < r->size && is_zero(ram + r->ram + at))
+            at += PAGE_SIZE;
+        from = at;
+        while (at < r->size && !is_zero(ram + r->ram + at))
+            at += PAGE_SIZE;
+        if (!write_at(fd, r->file + from, ram + r->ram + from, at - from))
+            return false;
+    }
+    return true;
+}
+
+static bool write_all(int fd, const struct writing *w, const uint8_t *ram)
+{
+    uint8_t head[SAVED_HEAD];
+
+    if (ftruncate(fd, (off_t)w->file_size) != 0)
+        return false;
+    for (uint32_t k = 0; k < w->source.runs; k++) {
+        if (!write_run(fd, &w->run[k], ram))
+            return false;
+    }
+    saved_put_head(head, w->metadata, w->metadata_size, w->file_size);
+    return write_at(fd, SAVED_HEAD, w->metadata, w->metadata_size) && write_at(fd, 0, head, SAVED_HEAD) &&
+           fsync(fd) == 0;
+}
+
+/* The rename is on the disk only when the directory is. Some file systems cannot sync one. */
+static void sync_directory(const char *path)
+{
+    char directory[CONFIG_PATH];
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) : 0, fd;
+
+    snprintf(directory, sizeof(directory), "%.*s%s", length, path, slash == path ? "/" : slash ? "" : ".");
+    fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+}
+
+static int write_and_rename(const char *path, const struct writing *w, const uint8_t *ram, char *message)
+{
+    char other[CONFIG_PATH];
+    int fd, err;
+
+    if ((size_t)snprintf(other, sizeof(other), "%s.XXXXXX", path) >= sizeof(other)) {
+        errno = ENAMETOOLONG;
+        return fail(message, ERR_INVALID, "write", path);
+    }
+    fd = mkostemp(other, O_CLOEXEC); /* mode 0600 */
+    if (fd < 0)
+        return fail(message, ERR_INVALID, "write", path);
+    if (!write_all(fd, w, ram) || rename(other, path) != 0) {
+        err = fail(message, ERR_IO, "write", path);
+        (void)unlink(other);
+        close(fd);
+        return err;
+    }
+    close(fd);
+    sync_directory(path);
+    return OK;
+}
+
+int saved_file_write(const char *path, const struct saved_image *image, char *message)
+{
+    struct writing w;
+    int err;
+
+    if (prepare(&w, image)) {
+        err = write_and_rename(path, &w, image->ram, message);
+    } else {
+        errno = ENOMEM;
+        err = fail(message, ERR_NO_MEMORY, "save to", path);
+    }
+    free_writing(&w);
+    return err;
+}
+
+/* --- reading ------------------------------------------------------------------------------------
+ */
+
+/* All of it, or false: with errno 0 if the file ends before. */
+static bool read_at(int fd, uint64_t offset, uint8_t *to, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = pread(fd, to, size, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = 0;
+        if (n <= 0)
+            return false;
+        to += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static int cut_off(char *message, const char *path)
+{
+    if (errno)
+        return fail(message, ERR_IO, "read", path);
+    snprintf(message, SAVED_MESSAGE, "'%.300s' is cut off (take another copy)", path);
+    return ERR_TRUNCATED;
+}
+
+/* Puts the file's name before a message of machine/saved.c. */
+static int name_file(int err, char *message, const char *path)
+{
+    char why[SAVED_MESSAGE];
+
+    if (err) {
+        snprintf(why, sizeof(why), "%s", message);
+        snprintf(message, SAVED_MESSAGE, "'%.200s' cannot be restored: %.250s", path, why);
+    }
+    return err;
+}
+
+static int get_metadata(struct saved_file *f, const char *path, uint64_t size, char *message)
+{
+    uint8_t head[SAVED_HEAD];
+    int err;
+
+    if (!read_at(f->fd, 0, head, SAVED_HEAD))
+        return cut_off(message, path);
+    err = saved_get_head(&f->head, head, size, message);
+    if (err)
+        return name_file(err, message, path);
+    f->metadata = malloc(f->head.metadata_size + 1);
+    if (!f->metadata) {
+        errno = ENOMEM;
+        return fail(message, ERR_NO_MEMORY, "read", path);
+    }
+    if (!read_at(f->fd, SAVED_HEAD, f->metadata, f->head.metadata_size))
+        return cut_off(message, path);
+    return name_file(saved_get_metadata(&f->saved, &f->head, f->metadata, message), message, path);
+}
+
+int saved_file_open(struct saved_file *f, const char *path, char *message)
+{
+    struct stat st;
+    int err;
+
+    *f = (struct saved_file){.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    if (f->fd < 0 || fstat(f->fd, &st) != 0) {
+        err = fail(message, ERR_INVALID, "read", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        snprintf(message, SAVED_MESSAGE, "'%.300s' is no file (give one that 'lodge save' has written)", path);
+        err = ERR_INVALID;
+    } else {
+        err = get_metadata(f, path, (uint64_t)st.st_size, message);
+    }
+    if (err)
+        saved_file_close(f);
+    return err;
+}
+
+int saved_file_map(const struct saved_file *f, const struct ram *ram, char *message)
+{
+    for (uint32_t n = 0; n < f->saved.runs; n++) {
+        struct saved_run r = saved_run_at(&f->saved, n);
+        void *at = mmap(ram->base + r.ram, r.size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, f->fd, (off_t)r.file);
+
+        if (at == MAP_FAILED) {
+            snprintf(message, SAVED_MESSAGE, "cannot map a saved VM's memory: %s (%s)", strerror(errno),
+                     seam_errno_hint(errno));
+            return ERR_NO_MEMORY;
+        }
+        (void)madvise(at, r.size, MADV_DONTDUMP);
+    }
+    return OK;
+}
+
+static int verify_piece(const struct saved_file *f, uint64_t offset, uint64_t size, uint64_t piece,
+                        uint8_t *bytes, char *message)
+{
+    if (read_at(f->fd, offset, bytes, size) && saved_crc32c(0, bytes, size) == saved_sum_at(&f->saved, piece))
+        return OK;
+    snprintf(message, SAVED_MESSAGE, "the saved VM's file is damaged at byte %llu (take another copy)",
+             (unsigned long long)offset);
+    return ERR_CORRUPT;
+}
+
+int saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t pieces, char *message)
+{
+    uint64_t first = 0, end = *piece + pieces;
+    uint8_t *bytes = malloc(SAVED_PIECE);
+    int err = OK;
+
+    if (!bytes) {
+        snprintf(message, SAVED_MESSAGE, "no memory to verify a saved VM (free some)");
+        return ERR_NO_MEMORY;
+    }
+    for (uint32_t n = 0; n < f->saved.runs && *piece < end && !err; n++) {
+        struct saved_run r = saved_run_at(&f->saved, n);
+
+        for (; !err && *piece < end && *piece - first < saved_pieces(r.size); (*piece)++) {
+            uint64_t at = (*piece - first) * SAVED_PIECE;
+
+            err = verify_piece(f, r.file + at, r.size - at < SAVED_PIECE ? r.size - at : SAVED_PIECE, *piece,
+                               bytes, message);
+        }
+        first += saved_pieces(r.size);
+    }
+    free(bytes);
+    return err;
+}
+
+void saved_file_close(struct saved_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f->metadata);
+    *f = (struct saved_file){.fd = -1};
+}
