@@ -90,7 +90,7 @@ static int open_checked(const struct file_request *r, int *fd, struct stat *st, 
 }
 
 /* All n bytes: NULL, or why not. */
-static const char *read_exactly(int fd, uint64_t offset, uint8_t *p, size_t n)
+const char *file_read_exactly(int fd, uint64_t offset, uint8_t *p, size_t n)
 {
     while (n) {
         ssize_t done = pread(fd, p, n, (off_t)offset);
@@ -120,7 +120,7 @@ static int read_into_memory(struct file_bytes *out, const struct file_request *r
                  r->path, (unsigned long long)size);
         return ERR_NO_MEMORY;
     }
-    failure = read_exactly(fd, 0, p, size);
+    failure = file_read_exactly(fd, 0, p, size);
     if (failure) {
         snprintf(message, message_size,
                  "cannot read %s '%s': %s (try again, or copy it to a disk first)", r->what,
@@ -178,12 +178,11 @@ int file_kept_read(void *file, uint64_t offset, void *to, size_t n)
     struct file_kept *f = file;
 
     f->failure = has_changed(f) ? "it has changed since the VM was started"
-                                : read_exactly(f->fd, offset, to, n);
+                                : file_read_exactly(f->fd, offset, to, n);
     return f->failure ? ERR_IO : OK;
 }
 
-/* All n bytes, into the memfd: NULL, or why not. */
-static const char *write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t n)
+const char *file_write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t n)
 {
     while (n) {
         ssize_t done = pwrite(fd, p, n, (off_t)offset);
@@ -208,9 +207,9 @@ static const char *load_exactly(const struct file_kept *f, uint64_t offset, uint
     for (size_t at = 0; at < n && !failure; at += sizeof(buffer)) {
         size_t part = n - at < sizeof(buffer) ? n - at : sizeof(buffer);
 
-        failure = read_exactly(f->fd, offset + at, buffer, part);
+        failure = file_read_exactly(f->fd, offset + at, buffer, part);
         if (!failure)
-            failure = write_exactly(f->ram->fd, ram_offset + at, buffer, part);
+            failure = file_write_exactly(f->ram->fd, ram_offset + at, buffer, part);
     }
     return failure;
 }
@@ -230,7 +229,7 @@ bool file_kept_reaches(const struct file_kept *f, uint64_t end)
 {
     uint8_t byte;
 
-    return !has_changed(f) && read_exactly(f->fd, end - 1, &byte, 1) == NULL;
+    return !has_changed(f) && file_read_exactly(f->fd, end - 1, &byte, 1) == NULL;
 }
 
 void file_free(struct file_bytes *f)

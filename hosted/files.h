@@ -31,6 +31,10 @@ int must_check file_read(struct file_bytes *out, const struct file_request *r, c
                          size_t message_size);
 void file_free(struct file_bytes *f);
 
+/* All n bytes at that offset: NULL, or why not, in a few words. In the sandbox, too. */
+const char *file_read_exactly(int fd, uint64_t offset, uint8_t *p, size_t n);
+const char *file_write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t n);
+
 /* A regular file that stays open. */
 struct file_kept {
     int fd;

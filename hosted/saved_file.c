@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "hosted/files.h"
 #include "hosted/seam.h"
 
 enum { GAP = 32 };
@@ -160,22 +161,6 @@ static bool prepare(struct writing *w, const struct saved_image *i)
 /* --- writing ------------------------------------------------------------------------------------
  */
 
-static bool write_at(int fd, uint64_t offset, const uint8_t *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = pwrite(fd, bytes, size, (off_t)offset);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        bytes += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
 /* A run's pages that are not zero, as many at once as follow each other. */
 static bool write_run(int fd, const struct saved_run *r, const uint8_t *ram)
 {
@@ -187,7 +172,7 @@ static bool write_run(int fd, const struct saved_run *r, const uint8_t *ram)
         from = at;
         while (at < r->size && !is_zero(ram + r->ram + at))
             at += PAGE_SIZE;
-        if (!write_at(fd, r->file + from, ram + r->ram + from, at - from))
+        if (file_write_exactly(fd, r->file + from, ram + r->ram + from, at - from))
             return false;
     }
     return true;
@@ -204,8 +189,8 @@ static bool write_all(int fd, const struct writing *w, const uint8_t *ram)
             return false;
     }
     saved_put_head(head, w->metadata, w->metadata_size, w->file_size);
-    return write_at(fd, SAVED_HEAD, w->metadata, w->metadata_size) && write_at(fd, 0, head, SAVED_HEAD) &&
-           fsync(fd) == 0;
+    return !file_write_exactly(fd, SAVED_HEAD, w->metadata, w->metadata_size) &&
+           !file_write_exactly(fd, 0, head, SAVED_HEAD) && fsync(fd) == 0;
 }
 
 /* The rename is on the disk only when the directory is. Some file systems cannot sync one. */
@@ -264,33 +249,6 @@ int saved_file_write(const char *path, const struct saved_image *image, char *me
 /* --- reading ------------------------------------------------------------------------------------
  */
 
-/* All of it, or false: with errno 0 if the file ends before. */
-static bool read_at(int fd, uint64_t offset, uint8_t *to, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = pread(fd, to, size, (off_t)offset);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0)
-            errno = 0;
-        if (n <= 0)
-            return false;
-        to += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
-static int cut_off(char *message, const char *path)
-{
-    if (errno)
-        return fail(message, ERR_IO, "read", path);
-    snprintf(message, SAVED_MESSAGE, "'%.300s' is cut off (take another copy)", path);
-    return ERR_TRUNCATED;
-}
-
 /* Puts the file's name before a message of machine/saved.c. */
 static int name_file(int err, char *message, const char *path)
 {
@@ -303,13 +261,26 @@ static int name_file(int err, char *message, const char *path)
     return err;
 }
 
+static int not_read(char *message, const char *path, const char *failure)
+{
+    snprintf(message, SAVED_MESSAGE, "cannot read '%.300s': %.100s (try again, or copy it to a disk first)", path,
+             failure);
+    return ERR_IO;
+}
+
 static int get_metadata(struct saved_file *f, const char *path, uint64_t size, char *message)
 {
     uint8_t head[SAVED_HEAD];
+    const char *failure;
     int err;
 
-    if (!read_at(f->fd, 0, head, SAVED_HEAD))
-        return cut_off(message, path);
+    if (size < SAVED_HEAD) {
+        snprintf(message, SAVED_MESSAGE, "'%.300s' is cut off (take another copy)", path);
+        return ERR_TRUNCATED;
+    }
+    failure = file_read_exactly(f->fd, 0, head, SAVED_HEAD);
+    if (failure)
+        return not_read(message, path, failure);
     err = saved_get_head(&f->head, head, size, message);
     if (err)
         return name_file(err, message, path);
@@ -318,8 +289,9 @@ static int get_metadata(struct saved_file *f, const char *path, uint64_t size, c
         errno = ENOMEM;
         return fail(message, ERR_NO_MEMORY, "read", path);
     }
-    if (!read_at(f->fd, SAVED_HEAD, f->metadata, f->head.metadata_size))
-        return cut_off(message, path);
+    failure = file_read_exactly(f->fd, SAVED_HEAD, f->metadata, f->head.metadata_size);
+    if (failure)
+        return not_read(message, path, failure);
     return name_file(saved_get_metadata(&f->saved, &f->head, f->metadata, message), message, path);
 }
 
@@ -362,7 +334,8 @@ int saved_file_map(const struct saved_file *f, const struct ram *ram, char *mess
 static int verify_piece(const struct saved_file *f, uint64_t offset, uint64_t size, uint64_t piece,
                         uint8_t *bytes, char *message)
 {
-    if (read_at(f->fd, offset, bytes, size) && saved_crc32c(0, bytes, size) == saved_sum_at(&f->saved, piece))
+    if (!file_read_exactly(f->fd, offset, bytes, size) &&
+        saved_crc32c(0, bytes, size) == saved_sum_at(&f->saved, piece))
         return OK;
     snprintf(message, SAVED_MESSAGE, "the saved VM's file is damaged at byte %llu (take another copy)",
              (unsigned long long)offset);
