@@ -42,21 +42,30 @@ uint64_t saved_pages_at(size_t metadata_size)
 /* --- writing ------------------------------------------------------------------------------------
  */
 
+/* A field of text: what lies behind its end in memory is left out. */
+static void put_text(struct state_writer *w, const char *text, size_t size)
+{
+    size_t n = str_len(text);
+    state_put_bytes(w, text, n);
+    for (; n < size; n++)
+        state_put_u8(w, 0);
+}
+
 static void put_definition(const struct vm_config *c, struct state_writer *w)
 {
     size_t begin = state_begin_section(w, "definition", 0, SECTION_VERSION);
-    state_put_bytes(w, c->name, sizeof(c->name));
+    put_text(w, c->name, sizeof(c->name));
     state_put_u64(w, c->memory);
     state_put_u32(w, c->vcpus);
     state_put_bool(w, c->exit_port);
-    state_put_bytes(w, c->append, sizeof(c->append));
+    put_text(w, c->append, sizeof(c->append));
     state_end_section(w, begin);
 }
 
 static void put_level(const struct x86_level *l, uint32_t tsc_khz, struct state_writer *w)
 {
     size_t begin = state_begin_section(w, "level", 0, SECTION_VERSION);
-    state_put_bytes(w, l->name, sizeof(l->name));
+    put_text(w, l->name, sizeof(l->name));
     state_put_u32(w, tsc_khz);
     state_put_u32(w, l->count);
     for (uint32_t i = 0; i < l->count; i++) {
@@ -99,14 +108,19 @@ static void put_memory(const struct saved_source *s, struct state_writer *w)
     state_end_section(w, begin);
 }
 
-void saved_put_metadata(const struct saved_source *s, struct state_writer *w)
+void saved_put_vm(const struct saved_source *s, struct state_writer *w)
 {
     put_definition(s->config, w);
     put_level(s->level, s->tsc_khz, w);
-    put_memory(s, w);
     size_t begin = state_begin_section(w, "machine", 0, SECTION_VERSION);
     state_put_bytes(w, s->machine, s->machine_size);
     state_end_section(w, begin);
+}
+
+void saved_put_metadata(const struct saved_source *s, struct state_writer *w)
+{
+    saved_put_vm(s, w);
+    put_memory(s, w);
 }
 
 void saved_put_head(uint8_t head[SAVED_HEAD], const void *metadata, size_t size, uint64_t file_size)
@@ -288,49 +302,54 @@ static int get_memory(struct saved *s, const struct saved_head *h, struct state_
     return OK;
 }
 
-static int get_machine(struct saved *s, const struct state_reader *r)
+/* The next section, which must be that one. */
+static int next_section(struct state_reader *stream, const char *name, struct state_reader *payload,
+                        char *message)
 {
-    s->machine = r->buf;
-    s->machine_size = r->size;
+    struct state_header header;
+    if (state_next_section(stream, &header, payload) != OK || header.instance != 0 ||
+        !str_equal(header.name, name))
+        return damaged(message, "its sections are not those of a saved VM");
+    if (header.version != SECTION_VERSION) {
+        fmt(message, SAVED_MESSAGE, "its section '%s' is of version %u, not %u (use the Lodge that saved it)",
+            name, header.version, (unsigned int)SECTION_VERSION);
+        return ERR_VERSION;
+    }
     return OK;
 }
 
-static int get_section(struct saved *s, unsigned int n, const struct saved_head *h, struct state_reader *r,
-                       char *message)
+int saved_get_vm(struct saved *s, struct state_reader *stream, char *message)
 {
-    switch (n) {
-    case 0:
-        return get_definition(s, r, message);
-    case 1:
-        return get_level(s, r, message);
-    case 2:
-        return get_memory(s, h, r, message);
-    default:
-        return get_machine(s, r);
-    }
+    struct state_reader payload;
+    memset(s, 0, sizeof(*s));
+    int err = next_section(stream, "definition", &payload, message);
+    if (err == OK)
+        err = get_definition(s, &payload, message);
+    if (err == OK)
+        err = next_section(stream, "level", &payload, message);
+    if (err == OK)
+        err = get_level(s, &payload, message);
+    if (err == OK)
+        err = next_section(stream, "machine", &payload, message);
+    if (err != OK)
+        return err;
+    s->machine = payload.buf;
+    s->machine_size = payload.size;
+    return OK;
 }
 
 int saved_get_metadata(struct saved *s, const struct saved_head *h, const void *metadata, char *message)
 {
-    static const char *const names[] = {"definition", "level", "memory", "machine"};
     struct state_reader stream = {.buf = metadata, .size = h->metadata_size}, payload;
-    struct state_header header;
-    memset(s, 0, sizeof(*s));
     if (state_crc32(0, metadata, h->metadata_size) != h->metadata_crc)
         return damaged(message, "wrong checksum of its metadata");
-    for (unsigned int n = 0; n < ARRAY_SIZE(names); n++) {
-        if (state_next_section(&stream, &header, &payload) != OK || header.instance != 0 ||
-            !str_equal(header.name, names[n]))
-            return damaged(message, "its sections are not those of a saved VM");
-        if (header.version != SECTION_VERSION) {
-            fmt(message, SAVED_MESSAGE, "its section '%s' is of version %u, not %u (use the Lodge that saved it)",
-                names[n], header.version, (unsigned int)SECTION_VERSION);
-            return ERR_VERSION;
-        }
-        int err = get_section(s, n, h, &payload, message);
-        if (err != OK)
-            return err;
-    }
+    int err = saved_get_vm(s, &stream, message);
+    if (err == OK)
+        err = next_section(&stream, "memory", &payload, message);
+    if (err == OK)
+        err = get_memory(s, h, &payload, message);
+    if (err != OK)
+        return err;
     if (stream.used != stream.size)
         return damaged(message, "it has more sections than a saved VM");
     return OK;

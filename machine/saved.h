@@ -69,7 +69,9 @@ static inline uint64_t saved_pieces(uint64_t size)
  * needs of its host). Pass 0 first, the last result after; n is a multiple of 8. */
 uint32_t saved_crc32c(uint32_t crc, const void *p, size_t n);
 
-/* Metadata; bytes needed are in w->used even when w is too small. Then the head, of that metadata. */
+/* What a VM is but for its memory, in three sections: definition, level, machine. */
+void saved_put_vm(const struct saved_source *s, struct state_writer *w);
+/* Metadata: that, and memory; bytes needed are in w->used even when w is too small. Then the head, of that metadata. */
 void saved_put_metadata(const struct saved_source *s, struct state_writer *w);
 void saved_put_head(uint8_t head[SAVED_HEAD], const void *metadata, size_t size, uint64_t file_size);
 
@@ -85,6 +87,9 @@ int must_check saved_get_head(struct saved_head *h, const uint8_t head[SAVED_HEA
                               char *message);
 int must_check saved_get_metadata(struct saved *s, const struct saved_head *h, const void *metadata,
                                   char *message);
+
+/* The three sections of saved_put_vm, at the stream's place, where it is left behind them. The same errors. */
+int must_check saved_get_vm(struct saved *s, struct state_reader *stream, char *message);
 
 struct saved_run saved_run_at(const struct saved *s, uint32_t n);
 uint32_t saved_sum_at(const struct saved *s, uint64_t n);

@@ -26,8 +26,8 @@ def metadata(memory_mib, rows, runs):
         memory += struct.pack("<QQQ", ram * PAGE, file + at, pages * PAGE)
         sums += struct.pack("<I", 0x12345678) * -(-pages * PAGE // PIECE)
         at += pages * PAGE
-    parts = [section(b"definition", definition), section(b"level", level), section(b"memory", memory + sums),
-             section(b"machine", b"")]
+    parts = [section(b"definition", definition), section(b"level", level), section(b"machine", b""),
+             section(b"memory", memory + sums)]
     return b"".join(parts) + struct.pack("<Q", at)
 
 
