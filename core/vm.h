@@ -42,6 +42,7 @@ enum vm_stop_reason {
     VM_STOP_GUEST_ERROR,  /* the guest did what this machine cannot go on from */
     VM_STOP_ENGINE,       /* the engine failed */
     VM_STOP_NO_MEMORY,    /* the host has no memory left for the guest's RAM */
+    VM_STOP_MEMORY_LOST,  /* what is in the guest's RAM cannot be had any more, or is wrong */
     VM_STOP_USER,         /* the operator ended it */
 };
 

@@ -27,8 +27,11 @@ int boot_files_open(struct home *h, char *message)
     const char *too_large = "use a smaller one, or more memory with -m";
     struct file_request kernel = {"kernel", c->kernel, c->memory, too_large};
     struct file_request initrd = {"initrd", c->initrd, c->memory, too_large};
-    int err = file_keep(&h->kernel, &kernel, message, OPTIONS_MESSAGE);
+    int err = OK;
 
+    h->kernel.fd = h->initrd.fd = -1;
+    if (c->kernel[0])
+        err = file_keep(&h->kernel, &kernel, message, OPTIONS_MESSAGE);
     if (!err && c->initrd[0])
         err = file_keep(&h->initrd, &initrd, message, OPTIONS_MESSAGE);
     h->kernel.ram = h->initrd.ram = &h->ram;
@@ -91,7 +94,9 @@ static bool bring(struct guest_mem_late *late, uint32_t pieces)
 /* struct boot_file.hide */
 static bool hide(void *file, uint64_t offset, void *to, size_t n)
 {
-    return file_kept_reaches(file, offset + n) && ram_hide(to, n);
+    const struct file_kept *f = file;
+
+    return f->ram->fd >= 0 && file_kept_reaches(f, offset + n) && ram_hide(to, n);
 }
 
 void boot_files_forget(struct home *h)

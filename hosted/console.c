@@ -40,6 +40,8 @@ static void console_write(void *owner, const uint8_t *bytes, size_t size)
     struct home *h = owner;
 
     last_line_feed(&h->console.last, bytes, size);
+    if (console_ring_put(&h->console.ring, bytes, size))
+        seam_wake_main(h);
     outstream_put(&h->out, bytes, size);
 }
 
@@ -55,6 +57,7 @@ void console_init(struct home *h)
     h->console.is_terminal = isatty(STDIN_FILENO) != 0;
     h->console.is_open = true;
     h->console.retry_ms = 1;
+    console_ring_init(&h->console.ring);
 }
 
 bool console_wants_input(const struct home *h)
@@ -72,6 +75,16 @@ static void add_pending(struct console *c, const uint8_t *bytes, size_t n)
         n = room;
     memcpy(c->pending + c->pending_count, bytes, n);
     c->pending_count += (uint32_t)n;
+}
+
+bool console_has_room(const struct home *h, size_t n)
+{
+    return sizeof(h->console.pending) - h->console.pending_count >= n;
+}
+
+void console_add_input(struct home *h, const uint8_t *bytes, size_t n)
+{
+    add_pending(&h->console, bytes, n);
 }
 
 /* What the operator chose. */

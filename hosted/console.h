@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "hosted/console_ring.h"
 #include "hosted/keys.h"
 #include "hosted/last_line.h"
 
@@ -25,6 +26,7 @@ struct console {
     uint32_t retry_ms;                /* the guest took nothing: when to try again */
     uint8_t pending[CONSOLE_PENDING]; /* typed, not yet taken by the guest */
     struct last_line last;            /* board lock */
+    struct console_ring ring;         /* for those who attach: control.c */
 };
 
 void console_init(struct home *h);
@@ -38,6 +40,9 @@ void console_read(struct home *h);
 /* Before each wait: takes the terminal if it can be had, offers what is pending to the guest.
  * Returns after how many ms to call again, -1: no need. */
 int console_tend(struct home *h);
+/* Bytes for the guest from somewhere else, which there must be room for. */
+bool console_has_room(const struct home *h, size_t n);
+void console_add_input(struct home *h, const uint8_t *bytes, size_t n);
 /* The machine was reset: what was typed for the old one is gone. */
 void console_reset(struct home *h);
 

@@ -208,8 +208,10 @@ static const char *load_exactly(const struct file_kept *f, uint64_t offset, uint
         size_t part = n - at < sizeof(buffer) ? n - at : sizeof(buffer);
 
         failure = file_read_exactly(f->fd, offset + at, buffer, part);
-        if (!failure)
+        if (!failure && f->ram->fd >= 0)
             failure = file_write_exactly(f->ram->fd, ram_offset + at, buffer, part);
+        else if (!failure)
+            memcpy(f->ram->base + ram_offset + at, buffer, part);
     }
     return failure;
 }

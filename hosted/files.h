@@ -49,7 +49,7 @@ int must_check file_keep(struct file_kept *out, const struct file_request *r, ch
 /* struct boot_file.read, of a struct file_kept. A file that has changed since it was opened is not
  * read: ERR_IO. */
 int file_kept_read(void *file, uint64_t offset, void *to, size_t n);
-/* struct boot_file.load: the same, to an address in file->ram, which may be hidden. Any thread, in the
+/* struct boot_file.load: the same, to an address in file->ram, which may be hidden if it is shared. Any thread, in the
  * sandbox. */
 int file_kept_load(void *file, uint64_t offset, void *to, size_t n);
 /* Whether it still is as it was opened, and has bytes as far as this. */

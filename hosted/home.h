@@ -16,11 +16,14 @@
 
 #include "core/vm.h"
 #include "hosted/console.h"
+#include "hosted/control.h"
 #include "hosted/files.h"
+#include "hosted/freeze.h"
 #include "hosted/log.h"
 #include "hosted/options.h"
 #include "hosted/outstream.h"
 #include "hosted/ram.h"
+#include "hosted/restore.h"
 #include "hosted/vcpu_thread.h"
 #include "machine/pc.h"
 #include "x86/level.h"
@@ -33,7 +36,8 @@ struct home {
     struct x86_level own_level; /* what level points at when it is "host" */
     const struct engine *engine;
 
-    struct file_kept kernel, initrd;
+    const struct restore_origin *origin; /* NULL: it boots */
+    struct file_kept kernel, initrd; /* fd -1: there is none */
     struct ram ram; /* options.config.memory bytes */
     struct guest_mem_late late; /* what of them still is in the files: boot_files.c */
     pthread_mutex_t late_lock;  /* leaf: who brings it */
@@ -51,6 +55,8 @@ struct home {
     struct log_limit log_limit;
     struct console console;
     struct vcpu_threads threads;
+    struct freeze freeze;   /* main thread */
+    struct control control; /* main thread */
 
     int signal;            /* main thread: the signal that ended the VM, 0: none */
     bool operator_reset;   /* main thread: the menu asked for the reset under way */

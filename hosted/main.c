@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "core/types.h"
+#include "hosted/commands.h"
+#include "hosted/detach.h"
 #include "hosted/doctor.h"
 #include "hosted/log.h"
 #include "hosted/options.h"
@@ -34,8 +36,19 @@ static enum lodge_status command_version(int argc, char **argv);
 
 static const struct command commands[] = {
     {"run", "run a virtual machine on this terminal", command_run},
+    {"ps", "list running virtual machines that have a name", command_ps},
+    {"console", "attach this terminal to one", command_console},
+    {"pause", "let one rest", command_pause},
+    {"resume", "let it go on", command_resume},
+    {"reset", "press its reset button", command_reset},
+    {"stop", "press its power button, and wait for its end", command_stop},
+    {"kill", "end it at once", command_kill},
+    {"inspect", "all about it, as JSON", command_inspect},
+    {"save", "write it to a file; it runs on", command_save},
+    {"restore", "go on with one that was saved", command_restore},
+    {"fork", "make copies of it that share its memory", command_fork},
     {"doctor", "say what this host offers and which engine is taken", command_doctor},
-    {"help", "this text, or 'lodge help run'", command_help},
+    {"help", "this text, or 'lodge help run', 'restore' or 'fork'", command_help},
     {"version", "the version of this program", command_version},
 };
 
@@ -60,6 +73,19 @@ static enum lodge_status no_arguments(const char *name, int argc)
     return STATUS_USAGE;
 }
 
+static enum lodge_status run_detached(const struct run_options *o)
+{
+    struct detached d;
+    int tell;
+
+    if (detach_fork(&d, &tell))
+        return vm_process_run(o, NULL, tell);
+    if (d.pid >= 0)
+        return detach_wait(&d);
+    say("cannot make a process: %s (raise 'ulimit -u')", strerror(errno));
+    return STATUS_HOST;
+}
+
 static enum lodge_status command_run(int argc, char **argv)
 {
     struct run_options o;
@@ -74,7 +100,7 @@ static enum lodge_status command_run(int argc, char **argv)
         fputs(options_run_help, stdout);
         return STATUS_OK;
     }
-    return vm_process_run(&o);
+    return o.detach ? run_detached(&o) : vm_process_run(&o, NULL, -1);
 }
 
 static enum lodge_status command_doctor(int argc, char **argv)
@@ -94,13 +120,19 @@ static void print_commands(void)
 
 static enum lodge_status command_help(int argc, char **argv)
 {
+    static const struct {
+        const char *command, *text;
+    } helps[] = {{"run", options_run_help}, {"restore", options_restore_help}, {"fork", options_fork_help}};
+
     if (argc == 0) {
         print_commands();
         return STATUS_OK;
     }
-    if (argc == 1 && strcmp(argv[0], "run") == 0) {
-        fputs(options_run_help, stdout);
-        return STATUS_OK;
+    for (size_t i = 0; argc == 1 && i < ARRAY_SIZE(helps); i++) {
+        if (strcmp(argv[0], helps[i].command) == 0) {
+            fputs(helps[i].text, stdout);
+            return STATUS_OK;
+        }
     }
     say("there is no more help on '%.64s' (see 'lodge help' and 'lodge help run')", argv[0]);
     return STATUS_USAGE;

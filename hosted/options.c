@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The command line of `lodge run`: options by a const table over a VM's file over the defaults.
+ * The command lines of what becomes a VM's process, `lodge run`, `restore` and `fork`: options by a const table
+ * that says which are whose. With `run` they stand over a VM's file over the defaults; the others' VM has its
+ * definition already.
  *
  * The file may stand anywhere among the options and options win, so the arguments are walked twice
  * by the same code: first to find the file and every mistake in form, then to apply values. Values
@@ -38,7 +40,9 @@ const char options_run_help[] =
     "      --cpu LEVEL      v2, v3 or host (default v3)\n"
     "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
     "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
-    "      --name NAME      what messages call the VM\n"
+    "      --name NAME      what messages call the VM, and 'lodge ps' and the like find it by\n"
+    "  -d, --detach         in the background, without this terminal: see 'lodge console'\n"
+    "      --paused         begin at rest, until 'lodge resume'\n"
     "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
     "      --no-reboot      a guest's reboot ends the run with status 0\n"
     "      --stats          counters on standard error at the end\n"
@@ -50,9 +54,44 @@ const char options_run_help[] =
     "Keys on a terminal: Ctrl-] opens a menu, Ctrl-a x quits.\n"
     "Exit status: 0 the guest powered off, 2 usage, 4 the guest died, 6 ended by the operator,\n"
     "8 engine failure, 10 the host lacks something, odd: from the exit port, 128+n: signal n.\n";
+
+const char options_restore_help[] =
+    "usage: lodge restore [OPTION]... FILE\n"
+    "\n"
+    "Goes on with a virtual machine that 'lodge save' has written to FILE, which must stay as it is\n"
+    "for as long as the machine runs.\n"
+    "\n"
+    "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
+    "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
+    "      --name NAME      another name than it had\n"
+    "      --verify         hold all of the file against its checksums first\n"
+    "  -k, --kernel FILE    what a reset boots; without it a reset is the end\n"
+    "  -i, --initrd FILE    likewise\n"
+    "  -d, --detach         in the background, without this terminal: see 'lodge console'\n"
+    "      --paused         begin at rest, until 'lodge resume'\n"
+    "      --no-reboot, --stats, --perf-map, --no-sandbox, -v, -h   as with 'lodge run'\n";
+
+const char options_fork_help[] =
+    "usage: lodge fork [OPTION]... NAME\n"
+    "\n"
+    "Makes copies of a running virtual machine, which share its memory until they write to it, and\n"
+    "run in the background. Says their names.\n"
+    "\n"
+    "  -n, --copies N       how many, 1 to 1000 (default 1)\n"
+    "      --name NAME      of the copy; of several, NAME-1, NAME-2, ... (default that of the original)\n"
+    "  -e, --engine NAME    auto, kvm or soft (default the original's)\n"
+    "      --translator on|off   engine soft: translate guest code, or only interpret it\n"
+    "      --paused         begin at rest, until 'lodge resume'\n"
+    "      --no-reboot, --no-sandbox, -v, -h   as with 'lodge run'\n";
 /* clang-format on */
 
+/* Whose option it is. */
+enum { RUN = 1 << OPTIONS_RUN, RESTORE = 1 << OPTIONS_RESTORE, FORK = 1 << OPTIONS_FORK, ALL = RUN | RESTORE | FORK };
+
+static const char *const command_names[] = {"run", "restore", "fork"};
+
 struct option {
+    uint8_t commands;
     char letter; /* 0: none */
     const char *name;
     bool takes_value;
@@ -118,6 +157,7 @@ static const char *apply_translator(struct run_options *o, const char *value)
     if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
         return "is neither (give on or off)";
     o->config.interpret = value[1] == 'f';
+    o->has_translator = true;
     return NULL;
 }
 
@@ -164,6 +204,35 @@ static const char *apply_verbose(struct run_options *o, const char *value)
     return NULL;
 }
 
+static const char *apply_detach(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->detach = true;
+    return NULL;
+}
+
+static const char *apply_paused(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->paused = true;
+    return NULL;
+}
+
+static const char *apply_verify(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->verify = true;
+    return NULL;
+}
+
+static const char *apply_copies(struct run_options *o, const char *value)
+{
+    size_t digits = strspn(value, "0123456789");
+
+    o->copies = digits > 0 && digits < 5 && !value[digits] ? (uint32_t)strtoul(value, NULL, 10) : 0;
+    return o->copies >= 1 && o->copies <= OPTIONS_COPIES ? NULL : "is not a number of copies (give 1 to 1000)";
+}
+
 static const char *apply_help(struct run_options *o, const char *value)
 {
     (void)value;
@@ -172,15 +241,27 @@ static const char *apply_help(struct run_options *o, const char *value)
 }
 
 static const struct option options[] = {
-    {'k', "kernel", true, apply_kernel},      {'i', "initrd", true, apply_initrd},
-    {0, "append", true, apply_append},        {'m', "memory", true, apply_memory},
-    {'c', "cpus", true, apply_cpus},          {0, "cpu", true, apply_level},
-    {'e', "engine", true, apply_engine},      {0, "name", true, apply_name},
-    {0, "translator", true, apply_translator},
-    {0, "exit-port", false, apply_exit_port}, {0, "no-reboot", false, apply_no_reboot},
-    {0, "stats", false, apply_stats},         {0, "perf-map", false, apply_perf_map},
-    {0, "no-sandbox", false, apply_no_sandbox},
-    {'v', "verbose", false, apply_verbose},   {'h', "help", false, apply_help},
+    /* table */
+    {RUN | RESTORE, 'k', "kernel", true, apply_kernel},
+    {RUN | RESTORE, 'i', "initrd", true, apply_initrd},
+    {RUN, 0, "append", true, apply_append},
+    {RUN, 'm', "memory", true, apply_memory},
+    {RUN, 'c', "cpus", true, apply_cpus},
+    {RUN, 0, "cpu", true, apply_level},
+    {ALL, 'e', "engine", true, apply_engine},
+    {ALL, 0, "translator", true, apply_translator},
+    {ALL, 0, "name", true, apply_name},
+    {FORK, 'n', "copies", true, apply_copies},
+    {RUN, 0, "exit-port", false, apply_exit_port},
+    {ALL, 0, "no-reboot", false, apply_no_reboot},
+    {RESTORE, 0, "verify", false, apply_verify},
+    {ALL, 0, "paused", false, apply_paused},
+    {RUN | RESTORE, 'd', "detach", false, apply_detach},
+    {RUN | RESTORE, 0, "stats", false, apply_stats},
+    {RUN | RESTORE, 0, "perf-map", false, apply_perf_map},
+    {ALL, 0, "no-sandbox", false, apply_no_sandbox},
+    {ALL, 'v', "verbose", false, apply_verbose},
+    {ALL, 'h', "help", false, apply_help},
 };
 
 /* One walk over the arguments. */
@@ -190,7 +271,8 @@ struct walk {
     char **argv;
     int at;
     bool apply;
-    const char *file;
+    enum options_command command;
+    const char *file; /* or the name of a VM */
     char *message;
 };
 
@@ -205,6 +287,16 @@ static int fail(const struct walk *w, const char *format, ...)
     return ERR_INVALID;
 }
 
+static const char *command_name(const struct walk *w)
+{
+    return command_names[w->command];
+}
+
+static bool is_of_command(const struct walk *w, const struct option *opt)
+{
+    return opt->commands >> w->command & 1;
+}
+
 /* An option was recognised. `shown` is how the user wrote it; `value` what came attached. */
 static int take_option(struct walk *w, const struct option *opt, const char *shown,
                        const char *value)
@@ -215,7 +307,7 @@ static int take_option(struct walk *w, const struct option *opt, const char *sho
         return fail(w, "option '--%s' takes no value (leave '=%s' out)", opt->name, value);
     if (opt->takes_value && !value) {
         if (w->at + 1 >= w->argc)
-            return fail(w, "option '%s' needs a value (see 'lodge help run')", shown);
+            return fail(w, "option '%s' needs a value (see 'lodge help %s')", shown, command_name(w));
         value = w->argv[++w->at];
     }
     if (!w->apply && opt->apply != apply_help)
@@ -231,12 +323,13 @@ static int take_long(struct walk *w, const char *arg)
     char shown[32];
 
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-        if (strlen(options[i].name) != n || memcmp(options[i].name, arg, n) != 0)
+        if (!is_of_command(w, &options[i]) || strlen(options[i].name) != n ||
+            memcmp(options[i].name, arg, n) != 0)
             continue;
         snprintf(shown, sizeof(shown), "--%s", options[i].name);
         return take_option(w, &options[i], shown, equals ? equals + 1 : NULL);
     }
-    return fail(w, "unknown option '--%.64s' (see 'lodge help run')", arg);
+    return fail(w, "unknown option '--%.64s' (see 'lodge help %s')", arg, command_name(w));
 }
 
 /* "-k", "-kFILE", "-vv" */
@@ -248,11 +341,11 @@ static int take_letters(struct walk *w, const char *arg)
         int err;
 
         for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-            if (options[i].letter == *arg)
+            if (is_of_command(w, &options[i]) && options[i].letter == *arg)
                 opt = &options[i];
         }
         if (!opt)
-            return fail(w, "unknown option '%s' (see 'lodge help run')", shown);
+            return fail(w, "unknown option '%s' (see 'lodge help %s')", shown, command_name(w));
         err = take_option(w, opt, shown, opt->takes_value && arg[1] ? arg + 1 : NULL);
         if (err || opt->takes_value)
             return err;
@@ -262,6 +355,8 @@ static int take_letters(struct walk *w, const char *arg)
 
 static int take_file(struct walk *w, const char *arg)
 {
+    if (w->file && w->file != arg && w->command == OPTIONS_FORK)
+        return fail(w, "two VMs, '%.64s' and '%.64s' (give one)", w->file, arg);
     if (w->file && w->file != arg)
         return fail(w, "two files, '%.256s' and '%.256s' (give one; a kernel goes after -k)",
                     w->file, arg);
@@ -327,7 +422,7 @@ static int read_vm_file(struct vm_config *c, const char *file, char *message)
 
 int options_parse_run(struct run_options *o, int argc, char **argv, char *message)
 {
-    struct walk w = {.o = o, .argc = argc, .argv = argv, .message = message};
+    struct walk w = {.o = o, .argc = argc, .argv = argv, .message = message, .command = OPTIONS_RUN};
     int err;
 
     *o = (struct run_options){.log_level = SEAM_LOG_WARNING};
@@ -343,4 +438,22 @@ int options_parse_run(struct run_options *o, int argc, char **argv, char *messag
     if (!err)
         err = vm_config_check(&o->config, message);
     return err;
+}
+
+int options_parse_saved(struct run_options *o, enum options_command command, int argc, char **argv, char *message)
+{
+    struct walk w = {.o = o, .argc = argc, .argv = argv, .message = message, .command = command, .apply = true};
+    int err;
+
+    *o = (struct run_options){.log_level = SEAM_LOG_WARNING, .copies = 1};
+    vm_config_defaults(&o->config);
+    err = walk_arguments(&w);
+    if (err || o->help)
+        return err;
+    if (!w.file)
+        return fail(&w, "no %s given (see 'lodge help %s')", command == OPTIONS_FORK ? "VM" : "file",
+                    command_name(&w));
+    if (str_copy(o->saved, sizeof(o->saved), w.file) >= sizeof(o->saved))
+        return fail(&w, "'%.256s' is too long a path (shorten it)", w.file);
+    return vm_config_check_values(&o->config, message);
 }

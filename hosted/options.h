@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* The command line of `lodge run`: see options.c. */
+/* The command lines of `lodge run`, `restore` and `fork`: see options.c. */
 #ifndef LODGE_HOSTED_OPTIONS_H
 #define LODGE_HOSTED_OPTIONS_H
 
@@ -9,6 +9,10 @@
 #include "core/seam.h"
 #include "machine/config.h"
 
+enum options_command { OPTIONS_RUN, OPTIONS_RESTORE, OPTIONS_FORK };
+
+enum { OPTIONS_COPIES = 1000 };
+
 struct run_options {
     struct vm_config config;
     bool help;       /* -h: nothing else counts */
@@ -16,6 +20,12 @@ struct run_options {
     bool perf_map;   /* generated code is named for perf */
     bool no_reboot;  /* a guest's reboot ends the run */
     bool no_sandbox; /* debugging only */
+    bool detach;     /* in the background, no terminal */
+    bool paused;     /* at rest at first */
+    bool verify;     /* restore: the whole file first */
+    bool has_translator; /* --translator was given */
+    uint32_t copies;     /* fork */
+    char saved[CONFIG_PATH]; /* restore: the file; fork: the VM's name */
     enum seam_log_level log_level;
 };
 
@@ -25,7 +35,12 @@ enum { OPTIONS_MESSAGE = CONFIG_PATH + CONFIG_MESSAGE + 64 };
  * then checks the whole. On error: ERR_INVALID and one line in message[OPTIONS_MESSAGE]. */
 int must_check options_parse_run(struct run_options *o, int argc, char **argv, char *message);
 
-/* What `lodge help run` prints. */
-extern const char options_run_help[];
+/* The same for what has a definition already: the file or VM is in o->saved, and of o->config only what was
+ * given is other than its default. */
+int must_check options_parse_saved(struct run_options *o, enum options_command command, int argc, char **argv,
+                                   char *message);
+
+/* What `lodge help run` and the like print. */
+extern const char options_run_help[], options_restore_help[], options_fork_help[];
 
 #endif

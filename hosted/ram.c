@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * Guest RAM is a memfd, mapped shared: clones and saving will want a name for its pages. Pages are
+ * Guest RAM begins as a memfd, mapped shared: who saves or forks the VM is given that, and RAM becomes a private
+ * mapping of it (ram_layers.c). A VM that is restored or forked begins with private memory. Pages are
  * backed when they are first touched, so what all VMs of a host are promised may exceed what it
  * has. One VM alone may not: more than physical memory and swap together is refused, since such a
  * guest could only die half-way. A host that runs out later is SIGBUS in terminal.c, or its OOM
@@ -15,6 +16,7 @@
 #include "hosted/ram.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,13 +37,35 @@ void ram_of_host(uint64_t *total, uint64_t *available)
     *available = ((uint64_t)si.freeram + si.bufferram) * si.mem_unit;
 }
 
-int ram_create(struct ram *ram, uint64_t size, char *message, size_t message_size)
+/* The mapping, MAP_FAILED and errno: not to be had. */
+static void *map(struct ram *ram, uint64_t size, bool shared)
+{
+    if (!shared)
+        return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ram->fd = memfd_create("lodge-ram", MFD_CLOEXEC);
+    if (ram->fd < 0 || ftruncate(ram->fd, (off_t)size) != 0)
+        return MAP_FAILED;
+    return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram->fd, 0);
+}
+
+/* The list of extents: as large as it may get, since what is not used is not backed. */
+static struct ram_extent *alloc_extents(void)
+{
+    void *p = mmap(NULL, RAM_EXTENTS * sizeof(struct ram_extent), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_t message_size)
 {
     unsigned long long mib = size >> 20;
     uint64_t total, available;
-    void *base = MAP_FAILED;
-    int fd;
+    void *base;
 
+    *ram = (struct ram){.size = size, .fd = -1};
+    for (uint32_t i = 0; i < RAM_LAYERS; i++)
+        ram->layer[i].fd = -1;
     ram_of_host(&total, &available);
     if (size > total) {
         snprintf(message, message_size,
@@ -49,26 +73,35 @@ int ram_create(struct ram *ram, uint64_t size, char *message, size_t message_siz
                  mib, (unsigned long long)total >> 20);
         return ERR_NO_MEMORY;
     }
-    fd = memfd_create("lodge-ram", MFD_CLOEXEC);
-    if (fd >= 0 && ftruncate(fd, (off_t)size) == 0)
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (base == MAP_FAILED) {
+    base = map(ram, size, shared);
+    if (base != MAP_FAILED)
+        ram->extent = alloc_extents();
+    if (base == MAP_FAILED || !ram->extent) {
         snprintf(message, message_size, "cannot get %llu MiB of memory: %s (%s%s)", mib,
                  strerror(errno), errno == EMFILE || errno == ENFILE ? "" : "use less -m, or ",
                  seam_errno_hint(errno));
-        if (fd >= 0)
-            close(fd);
+        if (ram->fd >= 0)
+            close(ram->fd);
         return ERR_NO_MEMORY;
     }
     (void)madvise(base, size, MADV_DONTDUMP);
-    *ram = (struct ram){base, size, fd};
+    ram->base = base;
+    ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     return OK;
 }
 
-void ram_zero(const struct ram *ram)
+bool ram_zero(struct ram *ram)
 {
-    if (madvise(ram->base, ram->size, MADV_REMOVE) != 0) /* punches a hole into the memfd */
-        memset(ram->base, 0, ram->size);
+    if (ram->fd >= 0) {
+        if (madvise(ram->base, ram->size, MADV_REMOVE) != 0) /* punches a hole into the memfd */
+            memset(ram->base, 0, ram->size);
+        return true;
+    }
+    if (mmap(ram->base, ram->size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+        return false;
+    ram_drop_layers(ram);
+    return true;
 }
 
 bool ram_hide(void *at, uint64_t size)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Guest RAM: see ram.c. */
+/* Guest RAM: see ram.c, and ram_layers.c for what it is when it has been frozen. */
 #ifndef LODGE_HOSTED_RAM_H
 #define LODGE_HOSTED_RAM_H
 
@@ -10,22 +10,74 @@
 
 #include "core/types.h"
 
-struct ram {
-    uint8_t *base; /* a shared mapping of all of the memfd */
-    uint64_t size;
-    int fd;
+enum { RAM_LAYERS = 16, RAM_EXTENTS = 32768 };
+
+/* What a part of RAM is mapped from, copy-on-write. All in bytes and whole pages; `at` counts from the begin
+ * of RAM. */
+struct ram_extent {
+    uint64_t at, size;
+    uint64_t offset; /* in the layer's file */
+    uint32_t layer;
 };
 
-/* Zero-filled shared memory that the host backs page by page as it is touched. ERR_NO_MEMORY and a
- * message; also when it is more than the host has at all. */
-int must_check ram_create(struct ram *ram, uint64_t size, char *message, size_t message_size);
-/* All zero again, pages given back to the host. Nothing is hidden. Works in the sandbox. */
-void ram_zero(const struct ram *ram);
+/* Something that nobody changes any more: a memfd that was RAM, or a saved VM's file. */
+struct ram_layer {
+    int fd;        /* -1: there is none */
+    bool is_memory; /* a memfd: what of it is not needed any more can be given back */
+    bool is_shared; /* another VM may have it, for ever */
+    uint64_t file_size; /* of a file, as it was opened */
+    uint32_t lent;  /* so many are reading it */
+    uint64_t id;    /* of all layers that this RAM has ever had: 1, 2, ... */
+};
+
+struct ram {
+    uint8_t *base; /* of one mapping, whose address stays */
+    uint64_t size;
+    int fd; /* the memfd that all of it is a shared mapping of; -1: it is private, over layers */
+    bool moves_all; /* ram_begin_move: layers or extents run short */
+    int pagemap;    /* /proc/self/pagemap, -1: there is none */
+    uint32_t extents;
+    struct ram_extent *extent; /* [RAM_EXTENTS], by `at`, not overlapping; what none covers was zero */
+    struct ram_layer layer[RAM_LAYERS];
+    uint64_t layers_made;
+};
+
+/* Zero-filled memory that the host backs page by page as it is touched: shared, or private over no layer
+ * (for who will map something there). ERR_NO_MEMORY and a message; also when it is more than the host has at all. */
+int must_check ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_t message_size);
+/* All zero again, pages given back to the host. Nothing is hidden. Works in the sandbox. False: it cannot be
+ * done, and what RAM contains is not known. */
+bool must_check ram_zero(struct ram *ram);
 /* Whole pages that nobody reaches through the mapping, and reaches again. What is written to the
  * memfd is there afterwards. False: the host does not do it, and it is as it was. In the sandbox. */
 bool ram_hide(void *at, uint64_t size);
 bool ram_show(void *at, uint64_t size);
 /* The host's physical memory and swap, and what of the former is free now. */
 void ram_of_host(uint64_t *total, uint64_t *available);
+
+/* Is a file that something is mapped from shorter than it was? Async-signal-safe, in the sandbox. */
+bool ram_was_cut(const struct ram *ram);
+
+/* --- ram_layers.c: all with the VM at rest, or not running yet; in the sandbox. Errors: ERR_NO_MEMORY --- */
+
+/* Takes a file as a layer, which is closed with it. Its number, or an error (the file is still the caller's). */
+int must_check ram_add_layer(struct ram *ram, int fd, bool is_memory, uint32_t *layer);
+/* Maps a part of private RAM from a layer. */
+int must_check ram_map(struct ram *ram, const struct ram_extent *e);
+/* Shared RAM becomes private, over its memfd. On error it is as it was. */
+int must_check ram_freeze_shared(struct ram *ram);
+/* What of private RAM has been written since it was mapped is moved into a new layer, piece by piece, and
+ * is private over that afterwards. ram_pieces pieces, each of which may be moved as often as one likes. */
+int must_check ram_begin_move(struct ram *ram, uint32_t *layer);
+int must_check ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece);
+uint64_t ram_pieces(const struct ram *ram);
+/* Layers that nothing is mapped from any more are closed. */
+void ram_end_move(struct ram *ram);
+/* Gives back what layers hold of a piece that has been written since. At any time, the guest may run. */
+void ram_tidy_piece(struct ram *ram, uint64_t piece);
+/* Is there anything that could be given back? */
+bool ram_can_be_tidied(const struct ram *ram);
+/* All layers are closed and forgotten; what is mapped stays so. */
+void ram_drop_layers(struct ram *ram);
 
 #endif

@@ -58,6 +58,7 @@ static const struct {
          STATUS_ENGINE},
     [VM_STOP_NO_MEMORY] = {"the host has no memory left for guest RAM",
                            "free some memory on the host, or use less -m", STATUS_HOST},
+    [VM_STOP_MEMORY_LOST] = {"the guest's memory is lost", "restore it from another copy", STATUS_HOST},
     [VM_STOP_USER] = {NULL, NULL, STATUS_OPERATOR},
 };
 
@@ -156,6 +157,10 @@ enum lodge_status report_end(struct home *h)
         return (enum lodge_status)(h->vm.stop_status & 0xFF);
     if (reason >= ARRAY_SIZE(ends))
         reason = VM_RUNNING;
+    if (reason == VM_STOP_NO_MEMORY && ram_was_cut(&h->ram)) {
+        say("%sthe saved VM's file was cut off while the VM ran (restore it from another copy)", h->who);
+        return STATUS_HOST;
+    }
     if (reason == VM_STOP_USER && out_error)
         say("%sended, because standard output failed: %s", h->who, strerror(out_error));
     if (ends[reason].what)

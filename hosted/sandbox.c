@@ -27,7 +27,9 @@
  * process go on. i386 and x32 calls are other numbers, so they are refused like any other.
  *
  * No open, socket, clone, exec, ptrace or new executable memory: an attacker keeps the guest's own
- * RAM, the console, and the processor time that the guest had anyway.
+ * RAM, the console, and the processor time that the guest had anyway. A VM with a name has its control socket besides:
+ * who connects there is the VM's user, and checks what it is told (frozen.c); descriptors are sent, but none
+ * is received (no recvmsg). Memory that other VMs share is open here to read only.
  *
  * SECCOMP_FILTER_FLAG_SPEC_ALLOW is chosen knowingly. Linux before 5.16 takes seccomp as a wish for
  * Speculative Store Bypass Disable (and, with some settings, STIBP and IBPB), on every thread.
@@ -51,6 +53,7 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -63,6 +66,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -142,12 +146,29 @@ static const struct row rows[] = {
     KVM_STATE(KVM_KVMCLOCK_CTRL, "time stood still"),
 #undef KVM_STATE
     {SYS_arch_prctl, {{EQUAL, 0, ARCH_SET_GS}}, "engine soft: its frame, on hosts without WRGSBASE"},
+    {SYS_accept4, {{0}}, "control socket: somebody asks; there is no other socket to accept from"},
+    {SYS_getsockopt, {{EQUAL, 1, SOL_SOCKET}, {EQUAL, 2, SO_PEERCRED}}, "the same: who is it?"},
+    {SYS_sendmsg, {{0}}, "the same: answers, and frozen memory for those who save or fork"},
+    {SYS_close, {{0}}, "the same: one who asked has gone; memory that is not needed any more"},
+    {SYS_memfd_create, {{0}}, "freezing: memory for what the guest has written since the last time"},
+    {SYS_ftruncate, {{0}}, "the same: its size"},
+    {SYS_lseek, {{0}}, "the same: which parts of memory there are"},
+    {SYS_fallocate,
+     {{EQUAL, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},
+     "what is held twice after freezing is given back"},
+    {SYS_mmap,
+     {{CLEAR, 2, PROT_EXEC}, {EQUAL, 3, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE}},
+     "freezing: guest RAM becomes copy-on-write"},
+    {SYS_mmap,
+     {{CLEAR, 2, PROT_EXEC}, {EQUAL, 3, MAP_SHARED | MAP_FIXED | MAP_NORESERVE}},
+     "the same: and is what it was if that fails"},
+    {SYS_madvise, {{EQUAL, 2, MADV_DONTDUMP}}, "the same: it is in no core dump"},
     {SYS_restart_syscall, {{0}}, "the kernel goes on with a wait after stop and continue"},
     {SYS_madvise, {{EQUAL, 2, MADV_REMOVE}}, "a reset zeroes guest RAM by giving it back"},
     {SYS_madvise, {{EQUAL, 2, MADV_DONTNEED}}, "the C library's allocator gives pages back"},
     {SYS_mmap,
      {{CLEAR, 2, PROT_EXEC}, {SET, 3, MAP_ANONYMOUS}},
-     "memory of our own; never executable, never of a file"},
+     "memory of our own; never executable"},
     {SYS_munmap, {{0}}, "gives such memory back"},
     {SYS_mprotect,
      {{CLEAR, 2, PROT_EXEC}},

@@ -27,10 +27,11 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "core/seam.h"
 #include "hosted/files.h"
 #include "hosted/seam.h"
 
-enum { GAP = 32 };
+enum { GAP = 32, TEMPORARY = 6 /* letters that tell temporary files apart */ };
 
 static int fail(char *message, int err, const char *what, const char *path)
 {
@@ -52,26 +53,40 @@ static bool is_zero(const uint8_t *page)
     return memcmp(page, zero, PAGE_SIZE) == 0;
 }
 
-/* Runs with gaps of fewer than `gap` pages, into run[SAVED_RUNS_MAX]; more than that: how many there would
- * be at least. `file` is left to set_places. */
-static uint32_t find_runs(const struct saved_image *i, uint64_t gap, struct saved_run *run)
-{
-    uint32_t runs = 0;
-    uint64_t end = 0; /* of the last page that is not zero */
+/* What find_runs has found so far. `file` is left to set_places. */
+struct finding {
+    struct saved_run *run; /* [SAVED_RUNS_MAX] */
+    uint32_t runs;
+    uint64_t gap; /* pages: as many or more between two end a run */
+};
 
-    for (uint64_t at = 0; at < i->config->memory; at += PAGE_SIZE) {
-        if (is_zero(i->ram + at))
+/* False: there are too many. */
+static bool find_runs_in(struct finding *f, const uint8_t *ram, const struct saved_range *r)
+{
+    for (uint64_t at = r->at; at < r->at + r->size; at += PAGE_SIZE) {
+        struct saved_run *last = f->runs > 0 ? &f->run[f->runs - 1] : NULL;
+
+        if (is_zero(ram + at))
             continue;
-        if (runs > 0 && at - end < gap << PAGE_SHIFT) {
-            run[runs - 1].size = at + PAGE_SIZE - run[runs - 1].ram;
+        if (last && at - (last->ram + last->size) < f->gap << PAGE_SHIFT) {
+            last->size = at + PAGE_SIZE - last->ram;
         } else {
-            if (runs == SAVED_RUNS_MAX)
-                return runs + 1;
-            run[runs++] = (struct saved_run){.ram = at, .size = PAGE_SIZE};
+            if (f->runs == SAVED_RUNS_MAX)
+                return false;
+            f->run[f->runs++] = (struct saved_run){.ram = at, .size = PAGE_SIZE};
         }
-        end = at + PAGE_SIZE;
     }
-    return runs;
+    return true;
+}
+
+static bool find_runs(struct finding *f, const struct saved_image *i)
+{
+    f->runs = 0;
+    for (uint32_t n = 0; n < i->ranges; n++) {
+        if (!find_runs_in(f, i->ram, &i->range[n]))
+            return false;
+    }
+    return true;
 }
 
 /* What is being written, beside the image. */
@@ -139,18 +154,19 @@ static bool make_metadata(struct writing *w)
 
 static bool prepare(struct writing *w, const struct saved_image *i)
 {
-    uint64_t gap = GAP;
+    struct finding f = {.gap = GAP};
 
     *w = (struct writing){.source = {.config = i->config,
                                      .level = i->level,
                                      .tsc_khz = i->tsc_khz,
                                      .machine = i->machine,
                                      .machine_size = i->machine_size}};
-    w->run = calloc(SAVED_RUNS_MAX, sizeof(*w->run));
+    f.run = w->run = calloc(SAVED_RUNS_MAX, sizeof(*w->run));
     if (!w->run)
         return false;
-    while ((w->source.runs = find_runs(i, gap, w->run)) > SAVED_RUNS_MAX)
-        gap *= 2;
+    while (!find_runs(&f, i))
+        f.gap *= 2;
+    w->source.runs = f.runs;
     if (!sum_up(w, i->ram))
         return false;
     w->source.run = w->run;
@@ -193,19 +209,62 @@ static bool write_all(int fd, const struct writing *w, const uint8_t *ram)
            !file_write_exactly(fd, 0, head, SAVED_HEAD) && fsync(fd) == 0;
 }
 
+/* The directory that a file of that name is in. */
+static const char *directory_of(const char *path, char directory[CONFIG_PATH])
+{
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) : 0;
+
+    snprintf(directory, CONFIG_PATH, "%.*s%s", length, path, slash == path ? "/" : slash ? "" : ".");
+    return directory;
+}
+
 /* The rename is on the disk only when the directory is. Some file systems cannot sync one. */
 static void sync_directory(const char *path)
 {
     char directory[CONFIG_PATH];
-    const char *slash = strrchr(path, '/');
-    int length = slash ? (int)(slash - path) : 0, fd;
+    int fd = open(directory_of(path, directory), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    snprintf(directory, sizeof(directory), "%.*s%s", length, path, slash == path ? "/" : slash ? "" : ".");
-    fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
         close(fd);
     }
+}
+
+/* A file beside the one that it shall become: without a name where the file system can do that, so that
+ * nothing is left of it whatever ends this program; else other[] is its name. */
+static int open_temporary(const char *path, char other[CONFIG_PATH])
+{
+    char directory[CONFIG_PATH];
+    int fd = open(directory_of(path, directory), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    return fd >= 0 ? fd : mkostemp(other, O_CLOEXEC); /* mode 0600 */
+}
+
+/* Gives a file without a name that of a temporary one: other[], of whose end something is made that no file
+ * has. */
+static bool give_name(int fd, char other[CONFIG_PATH])
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz012345";
+    char self[64], *end = other + strlen(other) - TEMPORARY;
+    uint8_t random[TEMPORARY];
+
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    do {
+        seam_random(random, sizeof(random));
+        for (unsigned int i = 0; i < TEMPORARY; i++)
+            end[i] = letters[random[i] % 32];
+        if (linkat(AT_FDCWD, self, AT_FDCWD, other, AT_SYMLINK_FOLLOW) == 0)
+            return true;
+    } while (errno == EEXIST);
+    return false;
+}
+
+static bool has_no_name(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && st.st_nlink == 0;
 }
 
 static int write_and_rename(const char *path, const struct writing *w, const uint8_t *ram, char *message)
@@ -217,12 +276,13 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
         errno = ENAMETOOLONG;
         return fail(message, ERR_INVALID, "write", path);
     }
-    fd = mkostemp(other, O_CLOEXEC); /* mode 0600 */
+    fd = open_temporary(path, other);
     if (fd < 0)
         return fail(message, ERR_INVALID, "write", path);
-    if (!write_all(fd, w, ram) || rename(other, path) != 0) {
+    if (!write_all(fd, w, ram) || (has_no_name(fd) && !give_name(fd, other)) || rename(other, path) != 0) {
         err = fail(message, ERR_IO, "write", path);
-        (void)unlink(other);
+        if (!has_no_name(fd))
+            (void)unlink(other);
         close(fd);
         return err;
     }
@@ -314,44 +374,47 @@ int saved_file_open(struct saved_file *f, const char *path, char *message)
     return err;
 }
 
-int saved_file_map(const struct saved_file *f, const struct ram *ram, char *message)
+int saved_file_map(const struct saved_file *f, struct ram *ram, char *message)
 {
-    for (uint32_t n = 0; n < f->saved.runs; n++) {
-        struct saved_run r = saved_run_at(&f->saved, n);
-        void *at = mmap(ram->base + r.ram, r.size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, f->fd, (off_t)r.file);
+    int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0), err = fd < 0 ? ERR_NO_MEMORY : OK;
+    uint32_t layer;
 
-        if (at == MAP_FAILED) {
-            snprintf(message, SAVED_MESSAGE, "cannot map a saved VM's memory: %s (%s)", strerror(errno),
-                     seam_errno_hint(errno));
-            return ERR_NO_MEMORY;
-        }
-        (void)madvise(at, r.size, MADV_DONTDUMP);
+    if (!err)
+        err = ram_add_layer(ram, fd, false, &layer);
+    for (uint32_t n = 0; n < f->saved.runs && !err; n++) {
+        struct saved_run r = saved_run_at(&f->saved, n);
+        struct ram_extent e = {.at = r.ram, .size = r.size, .offset = r.file, .layer = layer};
+
+        err = ram_map(ram, &e);
     }
-    return OK;
+    if (err)
+        snprintf(message, SAVED_MESSAGE, "cannot map a saved VM's memory: %s (%s)", strerror(errno),
+                 seam_errno_hint(errno));
+    return err;
 }
 
 static int verify_piece(const struct saved_file *f, uint64_t offset, uint64_t size, uint64_t piece,
                         uint8_t *bytes, char *message)
 {
-    if (!file_read_exactly(f->fd, offset, bytes, size) &&
-        saved_crc32c(0, bytes, size) == saved_sum_at(&f->saved, piece))
+    const char *failure = file_read_exactly(f->fd, offset, bytes, size);
+
+    if (!failure && saved_crc32c(0, bytes, size) == saved_sum_at(&f->saved, piece))
         return OK;
-    snprintf(message, SAVED_MESSAGE, "the saved VM's file is damaged at byte %llu (take another copy)",
-             (unsigned long long)offset);
+    if (failure)
+        snprintf(message, SAVED_MESSAGE, "the saved VM's file cannot be read at byte %llu: %s",
+                 (unsigned long long)offset, failure);
+    else
+        snprintf(message, SAVED_MESSAGE, "the saved VM's file is damaged at byte %llu (take another copy)",
+                 (unsigned long long)offset);
     return ERR_CORRUPT;
 }
 
-int saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t pieces, char *message)
+int saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t pieces, uint8_t *buffer,
+                      char *message)
 {
     uint64_t first = 0, end = *piece + pieces;
-    uint8_t *bytes = malloc(SAVED_PIECE);
     int err = OK;
 
-    if (!bytes) {
-        snprintf(message, SAVED_MESSAGE, "no memory to verify a saved VM (free some)");
-        return ERR_NO_MEMORY;
-    }
     for (uint32_t n = 0; n < f->saved.runs && *piece < end && !err; n++) {
         struct saved_run r = saved_run_at(&f->saved, n);
 
@@ -359,11 +422,10 @@ int saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t piec
             uint64_t at = (*piece - first) * SAVED_PIECE;
 
             err = verify_piece(f, r.file + at, r.size - at < SAVED_PIECE ? r.size - at : SAVED_PIECE, *piece,
-                               bytes, message);
+                               buffer, message);
         }
         first += saved_pieces(r.size);
     }
-    free(bytes);
     return err;
 }
 

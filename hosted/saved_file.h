@@ -7,6 +7,11 @@
 #include "hosted/ram.h"
 #include "machine/saved.h"
 
+/* A part of RAM. */
+struct saved_range {
+    uint64_t at, size;
+};
+
 /* What is to be written: RAM and what saved_source has, but for what is found out about RAM. */
 struct saved_image {
     const struct vm_config *config;
@@ -15,6 +20,8 @@ struct saved_image {
     const uint8_t *machine;
     size_t machine_size;
     const uint8_t *ram; /* config->memory bytes that nobody changes */
+    const struct saved_range *range; /* the parts that may be other than zero, rising; no others are looked at */
+    uint32_t ranges;
 };
 
 /* Writes it to `path`, whole or not at all: what was there before stays until then. On error
@@ -30,11 +37,12 @@ struct saved_file {
 
 /* Opens and checks head and metadata. The same errors, and those of saved_get_metadata. */
 int must_check saved_file_open(struct saved_file *f, const char *path, char *message);
-/* Maps the pages copy-on-write over RAM, which is zero and f->saved.config.memory bytes. */
-int must_check saved_file_map(const struct saved_file *f, const struct ram *ram, char *message);
+/* Maps the pages copy-on-write over RAM, which is private, zero and f->saved.config.memory bytes. */
+int must_check saved_file_map(const struct saved_file *f, struct ram *ram, char *message);
 /* Holds a part of the pages against its checksums: *piece counts, from 0 to f->saved.pieces. Reads the file,
- * not RAM. ERR_CORRUPT and a message: it is damaged. */
-int must_check saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t pieces, char *message);
+ * not RAM, into buffer[SAVED_PIECE]. ERR_CORRUPT and a message: it is damaged. In the sandbox. */
+int must_check saved_file_verify(const struct saved_file *f, uint64_t *piece, uint64_t pieces, uint8_t *buffer,
+                                 char *message);
 void saved_file_close(struct saved_file *f);
 
 #endif

@@ -14,8 +14,8 @@
  * Handlers use only write, ioctl and tgkill, run on a stack of their own (terminal_thread_prepare)
  * and reset themselves first: a second fault inside one kills at once.
  *
- * SIGBUS in guest RAM is the host running out of memory (the memfd could not give a page), not a
- * bug: that gets its own message and status. SIGSYS is the sandbox (sandbox.c) refusing a system
+ * SIGBUS in guest RAM is the host running out of memory (the memfd could not give a page), or a saved VM's file that
+ * is shorter than it was, not a bug: that gets its own message and status. SIGSYS is the sandbox (sandbox.c) refusing a system
  * call.
  */
 #include "hosted/terminal.h"
@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "core/fmt.h"
+#include "hosted/ram.h"
 #include "hosted/status.h"
 
 enum { SIGNAL_STACK = 65536 }; /* AVX-512 and AMX frames need up to 12 KiB */
@@ -41,7 +42,7 @@ static struct {
     struct termios saved;
     bool known; /* standard input is a terminal and `saved` holds its modes */
     _Atomic bool raw;
-    uintptr_t ram, ram_end;
+    const struct ram *ram;
 } terminal;
 
 static const struct {
@@ -81,9 +82,11 @@ static void on_fatal(int signal, siginfo_t *info, void *context)
     size_t n;
 
     terminal_restore();
-    if (signal == SIGBUS && address >= terminal.ram && address < terminal.ram_end) {
-        n = fmt(line, sizeof(line),
-                "\nlodge: the host has no memory left for guest RAM (free some, or use less -m)\n");
+    if (signal == SIGBUS && terminal.ram && address - (uintptr_t)terminal.ram->base < terminal.ram->size) {
+        n = fmt(line, sizeof(line), "\nlodge: %s\n",
+                ram_was_cut(terminal.ram)
+                    ? "the saved VM's file was cut off while the VM ran (restore it from another copy)"
+                    : "the host has no memory left for guest RAM (free some, or use less -m)");
         write_all(line, n);
         _exit(STATUS_HOST);
     }
@@ -101,13 +104,12 @@ static void on_fatal(int signal, siginfo_t *info, void *context)
     die_by(signal);
 }
 
-void terminal_prepare(const void *ram, size_t ram_size)
+void terminal_prepare(const struct ram *ram)
 {
     struct sigaction sa = {.sa_sigaction = on_fatal,
                            .sa_flags = (int)(SA_SIGINFO | SA_RESETHAND | SA_NODEFER | SA_ONSTACK)};
 
-    terminal.ram = (uintptr_t)ram;
-    terminal.ram_end = terminal.ram + ram_size;
+    terminal.ram = ram;
     terminal.known = tcgetattr(STDIN_FILENO, &terminal.saved) == 0;
     sigemptyset(&sa.sa_mask);
     for (size_t i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++)

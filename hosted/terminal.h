@@ -8,10 +8,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct ram;
+
 /* Remembers the modes of standard input's terminal and installs the handlers of fatal signals.
- * ram: guest RAM, so that a host that runs out of memory is told from a bug. Main thread, before
- * other threads start. */
-void terminal_prepare(const void *ram, size_t ram_size);
+ * ram: guest RAM, which stays, so that a host that runs out of memory, or a saved VM's file that was cut off, is told
+ * from a bug; NULL: there is none. Main thread, before other threads start. */
+void terminal_prepare(const struct ram *ram);
 /* A signal stack for the calling thread, so that a handler runs even when its own has overflowed.
  */
 void terminal_thread_prepare(void);

@@ -9,8 +9,9 @@
  * filter on, everything that happens, a reset too, gets by with the calls of its table.
  *
  * The main thread is the VM's timer thread and event loop: timerfd, signalfd, an eventfd that wakes
- * it (the VM stopped, vCPU threads are out, the UART has room), standard input. poll(), not epoll:
- * there are four descriptors, and epoll takes no regular file for standard input.
+ * it (the VM stopped, vCPU threads are out, the UART has room), standard input, and the control socket
+ * with its clients. poll(), not epoll: there are a dozen descriptors, and epoll takes no regular file for
+ * standard input.
  *
  * The end: vm_stop by anybody; vCPU threads come out within a few hundred guest instructions; the
  * main thread has run timers all the while, then reports. If they do not come out, that is a bug of
@@ -18,8 +19,11 @@
  * SIGTERM ends it within a second. A reset is an end after which zeroed RAM is booted again, with
  * the same threads.
  *
+ * A VM that is restored or forked (restore.c) differs in where its definition, memory and first state come
+ * from, and in nothing else.
+ *
  * Nothing is freed at the end: the process ends, the kernel takes everything back at once, and no
- * file was made (memory is memfds). That pc_destroy leaks nothing is for unit tests to show.
+ * file was made (memory is memfds) but the control socket (control_socket.c). That pc_destroy leaks nothing is for unit tests to show.
  */
 #include "hosted/vm_process.h"
 
@@ -36,6 +40,7 @@
 #include <unistd.h>
 
 #include "hosted/boot_files.h"
+#include "hosted/detach.h"
 #include "hosted/engines.h"
 #include "hosted/home.h"
 #include "hosted/perf_map.h"
@@ -153,8 +158,10 @@ static int create_machine(struct home *h, char *message)
 static int build(struct home *h, char *message)
 {
     const struct vm_config *c = &h->options.config;
-    int err;
+    int err = h->origin ? restore_definition(h, message) : OK;
 
+    if (err)
+        return err;
     vm_init(&h->vm, c->name);
     name_for_messages(h);
     h->vm.home = h;
@@ -164,11 +171,12 @@ static int build(struct home *h, char *message)
     log_limit_init(&h->log_limit);
     console_init(h);
     h->vm.statistics = h->options.stats;
-    err = choose_engine(h, message);
+    err = h->origin ? restore_engine(h, message) : choose_engine(h, message);
     if (!err && h->options.perf_map)
         err = perf_map_open(&h->vm, message, MESSAGE);
     if (!err)
-        err = ram_create(&h->ram, c->memory, message, MESSAGE);
+        err = h->origin ? restore_memory(h, message)
+                        : ram_create(&h->ram, c->memory, true, message, MESSAGE);
     if (!err)
         err = boot_files_open(h, message);
     if (!err)
@@ -176,7 +184,9 @@ static int build(struct home *h, char *message)
     if (!err)
         err = create_machine(h, message);
     if (!err)
-        err = boot_files_boot(h, message);
+        err = h->origin ? restore_machine(h, message) : boot_files_boot(h, message);
+    if (!err)
+        err = control_open(h, message);
     return err;
 }
 
@@ -247,11 +257,19 @@ static int timeout_of(int tend_ms, uint64_t deadline)
     return tend_ms >= 0 && tend_ms < ms ? tend_ms : ms;
 }
 
+/* Of two timeouts. */
+static int sooner(int a_ms, int b_ms)
+{
+    if (a_ms < 0 || b_ms < 0)
+        return a_ms < 0 ? b_ms : a_ms;
+    return a_ms < b_ms ? a_ms : b_ms;
+}
+
 static void wait_and_handle(struct home *h, uint64_t deadline)
 {
     enum { TIMER, WAKE, SIGNAL, INPUT, COUNT };
-    int tend_ms = console_tend(h); /* first: what it gets rid of decides whether we want more */
-    struct pollfd p[COUNT] = {
+    int tend_ms = sooner(console_tend(h), control_tend(h)); /* first: decides whether we want more */
+    struct pollfd p[COUNT + CONTROL_POLLS] = {
         [TIMER] = {.fd = h->timer_fd, .events = POLLIN},
         [WAKE] = {.fd = h->wake_fd, .events = POLLIN},
         [SIGNAL] = {.fd = h->signal_fd, .events = POLLIN},
@@ -259,7 +277,8 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
     };
     uint64_t count;
 
-    if (poll(p, COUNT, timeout_of(tend_ms, deadline)) <= 0)
+    control_want(h, &p[COUNT]);
+    if (poll(p, COUNT + CONTROL_POLLS, timeout_of(tend_ms, deadline)) <= 0)
         return;
     if (p[SIGNAL].revents)
         take_signal(h);
@@ -271,6 +290,7 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
     }
     if (p[INPUT].revents)
         console_read(h);
+    control_handle(h, &p[COUNT]);
 }
 
 /* Runs the machine until it has stopped and all vCPU threads are out. False: they are not. */
@@ -279,12 +299,14 @@ static bool run_until_stopped(struct home *h)
     uint64_t deadline = UINT64_MAX;
     int signal_seen = 0;
 
-    pc_start_clock(&h->vm);
+    freeze_start(h, h->options.paused);
+    h->options.paused = false; /* not after a reset */
     vcpu_threads_go(&h->threads);
     while (!vcpu_threads_are_out(&h->threads)) {
         wait_and_handle(h, deadline);
         if (!vm_is_stopped(&h->vm))
             continue;
+        freeze_unpause(h);
         if (deadline == UINT64_MAX || h->signal != signal_seen) {
             deadline = deadline_after(h->signal ? STOP_SIGNAL_MS : STOP_MS);
             signal_seen = h->signal;
@@ -292,7 +314,7 @@ static bool run_until_stopped(struct home *h)
         if (seam_time_ns() >= deadline)
             return false;
     }
-    pc_stop_clock(&h->vm);
+    freeze_stop(h);
     return true;
 }
 
@@ -308,8 +330,12 @@ static void output_failed(void *owner, int error)
 
 static bool wants_reset(const struct home *h)
 {
-    return atomic_load(&h->vm.stop_reason) == VM_STOP_RESET && !h->signal &&
-           (h->operator_reset || !h->options.no_reboot);
+    if (atomic_load(&h->vm.stop_reason) != VM_STOP_RESET || h->signal ||
+        (h->options.no_reboot && !h->operator_reset))
+        return false;
+    if (h->kernel.fd < 0)
+        say("%sit was saved without its kernel, so that a reset is its end (restore it with -k)", h->who);
+    return h->kernel.fd >= 0;
 }
 
 /* All vCPU threads are out. Afterwards the VM is ready to run, or stopped for good. */
@@ -325,9 +351,11 @@ static void reset(struct home *h)
     h->operator_reset = false;
     h->resets++;
     console_reset(h);
+    control_reset(h);
     boot_files_forget(h);
-    ram_zero(&h->ram);
-    if (boot_files_boot(h, message)) {
+    if (!ram_zero(&h->ram)) {
+        vm_stop(&h->vm, VM_STOP_NO_MEMORY, 0, "memory cannot be zeroed for a reset");
+    } else if (boot_files_boot(h, message)) {
         say("%s%s", h->who, message);
         vm_stop(&h->vm, VM_STOP_ENGINE, 0, "it cannot boot again after a reset");
     }
@@ -385,6 +413,8 @@ static int enclose(struct home *h, char *message)
         err = thread_start("stdout", run_stream, &h->out);
     if (!err)
         err = thread_start("stderr", run_stream, &h->err);
+    if (!err && h->origin && h->origin->file && !h->options.verify)
+        err = thread_start("verify", restore_verify, h);
     if (!err)
         err = vcpu_threads_create(&h->threads, &h->vm);
     if (!err && !h->options.no_sandbox)
@@ -392,7 +422,7 @@ static int enclose(struct home *h, char *message)
     return err;
 }
 
-enum lodge_status vm_process_run(const struct run_options *options)
+enum lodge_status vm_process_run(const struct run_options *options, const struct restore_origin *origin, int tell)
 {
     struct home *h = calloc(1, sizeof(*h));
     char message[MESSAGE] = "out of memory";
@@ -401,6 +431,7 @@ enum lodge_status vm_process_run(const struct run_options *options)
 
     if (h) {
         h->options = *options;
+        h->origin = origin;
         err = build(h, message);
         if (err)
             free(h); /* nobody else has it yet */
@@ -408,7 +439,9 @@ enum lodge_status vm_process_run(const struct run_options *options)
     if (!err)
         err = block_signals(h, message);
     if (!err) {
-        terminal_prepare(h->ram.base, h->ram.size);
+        if (tell >= 0)
+            detach_leave();
+        terminal_prepare(&h->ram);
         err = enclose(h, message);
     }
     if (err) {
@@ -416,6 +449,8 @@ enum lodge_status vm_process_run(const struct run_options *options)
         return status_of(err);
     }
     log_use_stream(&h->err);
+    if (tell >= 0)
+        detach_done(tell);
     do {
         all_out = run_until_stopped(h);
         if (all_out && wants_reset(h))

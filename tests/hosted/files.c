@@ -34,7 +34,7 @@ static void begin(void)
     CHECK(write(fd, bytes, SIZE) == SIZE);
     close(fd);
     CHECK_EQ(file_keep(&file, &r, message, sizeof(message)), OK);
-    CHECK_EQ(ram_create(&ram, RAM, message, sizeof(message)), OK);
+    CHECK_EQ(ram_create(&ram, RAM, true, message, sizeof(message)), OK);
     file.ram = &ram;
 }
 
@@ -49,7 +49,7 @@ static void check_load(uint64_t offset, uint64_t at, size_t n)
 {
     unit_context("%zu bytes from %llu to %llu", n, (unsigned long long)offset,
                  (unsigned long long)at);
-    ram_zero(&ram);
+    CHECK(ram_zero(&ram));
     CHECK_EQ(file_kept_load(&file, offset, ram.base + at, n), OK);
     CHECK(memcmp(ram.base + at, bytes + offset, n) == 0);
     CHECK(at == 0 || ram.base[at - 1] == 0);

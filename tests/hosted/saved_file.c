@@ -25,12 +25,15 @@ static char directory[] = "/tmp/lodge-saved-XXXXXX", path[sizeof(directory) + 8]
 static char message[SAVED_MESSAGE];
 static struct vm_config config;
 static const uint8_t machine[] = "sections of processors and devices";
-static uint8_t *memory;
+static uint8_t *memory, buffer[SAVED_PIECE];
 
 static struct saved_image image_of(uint8_t *ram, uint64_t size)
 {
+    static struct saved_range whole;
+
     config.memory = size;
-    return (struct saved_image){&config, x86_level_find("v3"), 2000000, machine, sizeof(machine), ram};
+    whole = (struct saved_range){0, size};
+    return (struct saved_image){&config, x86_level_find("v3"), 2000000, machine, sizeof(machine), ram, &whole, 1};
 }
 
 /* Four pages, the middle two near enough to be one run, the last alone: 3 runs, 4 pages. */
@@ -67,7 +70,7 @@ static void test_there_and_back(void)
 {
     struct saved_file f;
     struct stat st;
-    struct ram ram = {.size = MEMORY};
+    struct ram ram;
     uint64_t piece = 0;
 
     fill();
@@ -81,13 +84,14 @@ static void test_there_and_back(void)
     CHECK((uint64_t)st.st_blocks * 512 <= f.head.pages + 4 * PAGE_SIZE);
     CHECK_EQ(f.saved.machine_size, sizeof(machine));
     CHECK_EQ(memcmp(f.saved.machine, machine, sizeof(machine)), 0);
-    ram.base = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK_EQ(ram_create(&ram, MEMORY, false, message, sizeof(message)), OK);
     CHECK_EQ(saved_file_map(&f, &ram, message), OK);
     CHECK_EQ(memcmp(ram.base, memory, MEMORY), 0);
     ram.base[5] ^= 1; /* is not the file's */
     while (piece < f.saved.pieces)
-        CHECK_EQ(saved_file_verify(&f, &piece, 1, message), OK);
+        CHECK_EQ(saved_file_verify(&f, &piece, 1, buffer, message), OK);
     CHECK_EQ(piece, 1 + 2 + 1);
+    CHECK(ram_zero(&ram));
     munmap(ram.base, MEMORY);
     saved_file_close(&f);
 }
@@ -101,7 +105,7 @@ static void test_all_zero(void)
     CHECK_EQ(save(), OK);
     CHECK_EQ(saved_file_open(&f, path, message), OK);
     CHECK_EQ(f.saved.runs, 0);
-    CHECK_EQ(saved_file_verify(&f, &piece, 10, message), OK);
+    CHECK_EQ(saved_file_verify(&f, &piece, 10, buffer, message), OK);
     saved_file_close(&f);
 }
 
@@ -128,11 +132,11 @@ static void test_damage(void)
     saved_file_close(&f);
     change_byte(last);
     CHECK_EQ(saved_file_open(&f, path, message), OK);
-    CHECK_EQ(saved_file_verify(&f, &piece, 100, message), (uint64_t)ERR_CORRUPT);
+    CHECK_EQ(saved_file_verify(&f, &piece, 100, buffer, message), (uint64_t)ERR_CORRUPT);
     CHECK(strstr(message, "damaged at byte"));
     CHECK_EQ(truncate(path, (off_t)f.head.pages), 0);
     piece = 0;
-    CHECK_EQ(saved_file_verify(&f, &piece, 100, message), (uint64_t)ERR_CORRUPT);
+    CHECK_EQ(saved_file_verify(&f, &piece, 100, buffer, message), (uint64_t)ERR_CORRUPT);
     saved_file_close(&f);
     CHECK_EQ(saved_file_open(&f, path, message), (uint64_t)ERR_TRUNCATED);
     CHECK(strstr(message, "cut off") && strstr(message, path));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/seam.h"
+#include "hosted/ram.h"
 #include "hosted/status.h"
 #include "tests/lib/unit.h"
 
@@ -75,7 +76,7 @@ static void run_child(size_t i, int said)
 
     dup2(said, STDERR_FILENO);
     setrlimit(RLIMIT_CORE, &none);
-    terminal_prepare(ram, 8192);
+    terminal_prepare(&(struct ram){.base = ram, .size = 8192});
     cases[i].body();
     _exit(0);
 }

@@ -45,7 +45,7 @@ void vm_shape_init(struct vm_shape *s, uint32_t vcpus, uint64_t memory, const st
     s->level = *x86_level_find(s->config.level);
     if (first->adapt_profile)
         first->adapt_profile(&s->level);
-    if (!env || ram_create(&ram, memory, message, sizeof(message)) != OK)
+    if (!env || ram_create(&ram, memory, true, message, sizeof(message)) != OK)
         give_up("memory", message);
     s->ram = ram.base;
     vm_env_create(env, s, first);
