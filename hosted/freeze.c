@@ -161,8 +161,12 @@ static void rest_end(struct home *h)
 /* An error shows again at the last rest, and is dealt with there. */
 bool freeze_step(struct home *h)
 {
-    if (h->ram.fd >= 0 || h->freeze.piece >= ram_pieces(&h->ram))
+    if (h->freeze.piece >= ram_pieces(&h->ram))
         return false;
+    if (h->ram.fd >= 0) {
+        ram_unmap_piece(&h->ram, h->freeze.piece++);
+        return true;
+    }
     rest_begin(h);
     if (ram_move_piece(&h->ram, h->freeze.layer, h->freeze.piece++) == ERR_IO) {
         char message[SAVED_MESSAGE];

@@ -64,6 +64,9 @@ bool ram_was_cut(const struct ram *ram);
 int must_check ram_add_layer(struct ram *ram, int fd, bool is_memory, uint32_t *layer);
 /* Maps a part of private RAM from a layer. */
 int must_check ram_map(struct ram *ram, const struct ram_extent *e);
+/* Takes what is mapped of a piece of shared RAM away from the processors, which get it again when they touch it: what
+ * ram_freeze_shared does with all of it, and takes longest. The guest may run. */
+void ram_unmap_piece(const struct ram *ram, uint64_t piece);
 /* Shared RAM becomes private, over its memfd. On error it is as it was. */
 int must_check ram_freeze_shared(struct ram *ram);
 /* What of private RAM has been written since it was mapped is moved into a new layer, piece by piece, and

@@ -8,8 +8,9 @@
  * mapped from where; what no extent covers was zero. It is a list of mappings, of which the host allows 65,530, so
  * it is bounded, and everything here that would make many small ones makes fewer larger ones instead.
  *
- * Shared RAM is frozen by mapping it privately over its own memfd, in place: one system call for each extent,
- * however much there is. Parts of the memfd that hold nothing, and are large, are mapped from nothing instead:
+ * Shared RAM is frozen by mapping it privately over its own memfd, in place: one system call for each extent.
+ * That takes the longer the more of it is mapped (0.15 us for each page), so all of it is unmapped before, while the guest
+ * runs, and at the rest only what it has touched again is. Parts of the memfd that hold nothing, and are large, are mapped from nothing instead:
  * through a private mapping, the first write there would take a page for the memfd as well.
  *
  * Private RAM is frozen by moving the pages that are the guest's own into a new memfd, which is then mapped
@@ -310,6 +311,13 @@ static uint64_t piece_size(const struct ram *ram)
     while (ram->size / size > PIECES_MAX)
         size *= 2;
     return size;
+}
+
+void ram_unmap_piece(const struct ram *ram, uint64_t piece)
+{
+    uint64_t at = piece * piece_size(ram);
+
+    (void)madvise(ram->base + at, earlier(piece_size(ram), ram->size - at), MADV_DONTNEED);
 }
 
 uint64_t ram_pieces(const struct ram *ram)
