@@ -243,8 +243,8 @@ static const struct {
 
 static void take_request(struct home *h, struct control_client *c)
 {
-    char text[CONTROL_REQUEST + 1];
-    ssize_t n = read(c->fd, text, CONTROL_REQUEST);
+    char text[CONTROL_REQUEST];
+    ssize_t n = read(c->fd, text, sizeof(text));
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -252,13 +252,12 @@ static void take_request(struct home *h, struct control_client *c)
         drop(h, c);
         return;
     }
-    text[n] = '\0';
     if (vm_is_stopped(&h->vm)) {
         answer_error(h, c, "it ends");
         return;
     }
     for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
-        if (strcmp(text, requests[i].word) == 0) {
+        if (strlen(requests[i].word) == (size_t)n && memcmp(text, requests[i].word, (size_t)n) == 0) {
             requests[i].handle(h, c);
             return;
         }

@@ -24,7 +24,7 @@
 
 #include "core/err.h"
 
-enum { BACKLOG = 8 };
+enum { BACKLOG = 64, CONNECT_S = 10 };
 
 bool control_directory(char directory[CONTROL_DIRECTORY])
 {
@@ -68,15 +68,15 @@ static int lock_directory(const char *directory, bool make)
     return -1;
 }
 
-static int new_socket(void)
+static int new_socket(int flags)
 {
-    return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
 }
 
 /* With the lock held: does somebody listen there? What is left of one who does no more is removed. */
 static bool is_alive(const struct sockaddr_un *a)
 {
-    int fd = new_socket();
+    int fd = new_socket(SOCK_NONBLOCK);
     bool alive = fd >= 0 && (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
 
     if (fd >= 0 && !alive && errno == ECONNREFUSED)
@@ -88,7 +88,7 @@ static bool is_alive(const struct sockaddr_un *a)
 
 static int bind_and_listen(const struct sockaddr_un *a)
 {
-    int fd = new_socket();
+    int fd = new_socket(0);
     mode_t mask = umask(0177);
     bool done = fd >= 0 && bind(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 && listen(fd, BACKLOG) == 0;
     int error = errno;
@@ -150,13 +150,20 @@ static void remove_dead(const struct sockaddr_un *a)
 int control_connect(const char *name, char message[CONTROL_MESSAGE])
 {
     struct sockaddr_un a;
-    int fd = new_socket();
+    struct timeval patience = {.tv_sec = CONNECT_S};
+    int fd = new_socket(0), error;
 
+    if (fd >= 0) /* all the room for clients may be taken */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     if (fd >= 0 && control_address(&a, name) && connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
         return fd;
-    if (fd >= 0 && errno == ECONNREFUSED)
+    error = errno;
+    if (fd >= 0 && error == ECONNREFUSED)
         remove_dead(&a);
-    snprintf(message, CONTROL_MESSAGE, "no VM with the name '%.64s' runs (see 'lodge ps')", name);
+    if (fd >= 0 && error == EAGAIN)
+        snprintf(message, CONTROL_MESSAGE, "VM '%.64s' has too many clients (try again)", name);
+    else
+        snprintf(message, CONTROL_MESSAGE, "no VM with the name '%.64s' runs (see 'lodge ps')", name);
     if (fd >= 0)
         close(fd);
     return -1;

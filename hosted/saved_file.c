@@ -291,11 +291,24 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
     return OK;
 }
 
+/* A device or a pipe of that name, or a link to one, is nothing that a file may take the place of. */
+static bool may_be_replaced(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+}
+
 int saved_file_write(const char *path, const struct saved_image *image, char *message)
 {
     struct writing w;
     int err;
 
+    if (!may_be_replaced(path)) {
+        snprintf(message, SAVED_MESSAGE, "cannot write '%.300s': there is something that is no file (give another name)",
+                 path);
+        return ERR_INVALID;
+    }
     if (prepare(&w, image)) {
         err = write_and_rename(path, &w, image->ram, message);
     } else {

@@ -12,6 +12,10 @@
  *   f  prints for ever         u  prints a line without end and an escape sequence, then 't'
  *   m  prints the last byte of the module as "<c>"
  *   k  has kvm-clock in the module's second MiB and prints "<y>" if it is there at once, else "<n>"
+ *   n  counts: "<0>", "<1>", ... "<9>", "<0>"
+ *   p  fills 4 MiB from 4 MiB on with what each word's address says; q says "<y>" if it is so, else "<n>"
+ *   w  fills 4 KiB at 4 MiB with zero
+ *   b  waits for the power button, then powers off
  *   d  is deaf: spins without reading for a second or so of instructions, then reads on
  * Anything else comes back as "<c>".
  */
@@ -67,6 +71,11 @@ commands:
     command 'd', deaf
     command 'm', module
     command 'k', clock
+    command 'n', count
+    command 'p', fill
+    command 'q', compare
+    command 'w', wipe
+    command 'b', button
     .byte 0
 
 module:
@@ -94,6 +103,53 @@ clock:
     je echo
     mov $'y', %al
     jmp echo
+
+count:
+    mov counter, %al
+    incb counter
+    cmpb $('9' + 1), counter
+    jne echo
+    movb $'0', counter
+    jmp echo
+
+    .set FILLED, 0x400000
+    .set FILLED_END, 0x800000
+fill:
+    mov $FILLED, %edi
+1:  imul $2654435761, %edi, %eax
+    mov %eax, (%edi)
+    add $4, %edi
+    cmp $FILLED_END, %edi
+    jne 1b
+    mov $'p', %al
+    jmp echo
+
+compare:
+    mov $FILLED, %edi
+1:  imul $2654435761, %edi, %eax
+    cmp %eax, (%edi)
+    mov $'n', %al
+    jne echo
+    add $4, %edi
+    cmp $FILLED_END, %edi
+    jne 1b
+    mov $'y', %al
+    jmp echo
+
+wipe:
+    mov $FILLED, %edi
+    mov $1024, %ecx
+    xor %eax, %eax
+    cld
+    rep stosl
+    mov $'w', %al
+    jmp echo
+
+button:
+    mov $LODGE_PORT_ACPI_PM1_EVENT, %dx
+1:  in %dx, %ax
+    test $0x100, %ax
+    je 1b
 
 power_off:
     mov $LODGE_PORT_ACPI_PM1_CONTROL, %dx
@@ -185,6 +241,8 @@ filler:
     .asciz "0123456789012345678901234567890123456789012345678901234567890\r\n"
 echoed:
     .asciz "< >"
+counter:
+    .byte '0'
     .align 4
 information:
     .long 0 /* where Multiboot's is */
