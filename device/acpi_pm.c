@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * ACPI fixed hardware: PM1 event block (status, enable), PM1 control block, PM timer, SCI.
+ * ACPI fixed hardware: PM1 event block (status, enable), PM1 control block, PM timer, GPE0 block (status, enable),
+ * SCI.
  *
  * The PM timer is the VM clock at 3.579545 MHz, 32 bits. TMR_STS is set whenever its top bit
  * toggles, every ten minutes; that is brought up to date (account) when somebody looks, and a timer
@@ -21,6 +22,8 @@
 enum {
     PM1_SIZE = 6, /* event block, control block behind it */
     TIMER_SIZE = 4,
+    GPE_SIZE = 2,
+    GPE_IDENTITY = 1 << ACPI_PM_GPE_IDENTITY, /* the only one; others are never set, nor enabled */
 
     EVENT_TIMER = 1 << 0, /* the same bits in status and enable (ACPI 6.5, tables 4.11, 4.12) */
     EVENT_GLOBAL = 1 << 5,
@@ -61,7 +64,7 @@ static uint64_t next_toggle(const struct acpi_pm *p)
 
 static void update(struct acpi_pm *p)
 {
-    irq_line_set(&p->sci, (p->status & p->enable) != 0);
+    irq_line_set(&p->sci, (p->status & p->enable) != 0 || (p->gpe_status & p->gpe_enable) != 0);
     vm_timer_set(p->vm, &p->timer, next_toggle(p));
 }
 
@@ -78,6 +81,14 @@ void acpi_pm_power_button(struct acpi_pm *p)
 {
     lock_take(&p->vm->board_lock);
     p->status |= EVENT_POWER_BUTTON;
+    update(p);
+    lock_release(&p->vm->board_lock);
+}
+
+void acpi_pm_new_identity(struct acpi_pm *p)
+{
+    lock_take(&p->vm->board_lock);
+    p->gpe_status |= GPE_IDENTITY;
     update(p);
     lock_release(&p->vm->board_lock);
 }
@@ -135,8 +146,23 @@ static void timer_access(void *device, struct bus_access *a)
         a->value = (uint32_t)timer_ticks(p);
 }
 
+/* Status, where ones clear, and enable (4.8.4.1.1). */
+static void gpe_access(void *device, struct bus_access *a)
+{
+    struct acpi_pm *p = device;
+    bool enable = a->offset % GPE_SIZE == 1;
+    if (!a->write)
+        a->value = enable ? p->gpe_enable : p->gpe_status;
+    else if (enable)
+        p->gpe_enable = (uint8_t)a->value & GPE_IDENTITY;
+    else
+        p->gpe_status &= (uint8_t)~a->value;
+    update(p);
+}
+
 static const struct bus_ops pm1_ops = {"acpi_pm1", 1, 1, false, pm1_access};
 static const struct bus_ops timer_ops = {"acpi_timer", 4, 4, false, timer_access};
+static const struct bus_ops gpe_ops = {"acpi_gpe0", 1, 1, false, gpe_access};
 
 /* --- state ------------------------------------------------------------------------------------ */
 
@@ -146,6 +172,8 @@ static void get(struct acpi_pm *p, struct state_reader *r)
     p->enable = state_get_u16(r);
     p->sleep_type = state_get_u8(r);
     p->timer_half = state_get_u32(r);
+    p->gpe_status = state_get_u8(r);
+    p->gpe_enable = state_get_u8(r);
 }
 
 static void acpi_pm_save(const void *object, struct state_writer *w)
@@ -156,6 +184,8 @@ static void acpi_pm_save(const void *object, struct state_writer *w)
     state_put_u16(w, p->enable);
     state_put_u8(w, p->sleep_type);
     state_put_u32(w, p->timer_half);
+    state_put_u8(w, p->gpe_status);
+    state_put_u8(w, p->gpe_enable);
     lock_release(&p->vm->board_lock);
 }
 
@@ -168,7 +198,8 @@ static int acpi_pm_check(const void *object, struct state_reader *r)
     if (err != OK)
         return err;
     bool valid = (p.status & ~(EVENT_TIMER | EVENT_POWER_BUTTON)) == 0 &&
-                 (p.enable & ~EVENTS) == 0 && p.sleep_type <= 7;
+                 (p.enable & ~EVENTS) == 0 && p.sleep_type <= 7 &&
+                 ((p.gpe_status | p.gpe_enable) & ~GPE_IDENTITY) == 0;
     return valid ? OK : ERR_CORRUPT;
 }
 
@@ -182,7 +213,7 @@ static int acpi_pm_load(void *object, struct state_reader *r)
     return OK;
 }
 
-static const struct state_ops state_ops = {"acpi_pm", 1, acpi_pm_save, acpi_pm_check, acpi_pm_load};
+static const struct state_ops state_ops = {"acpi_pm", 2, acpi_pm_save, acpi_pm_check, acpi_pm_load};
 
 /* --- life ------------------------------------------------------------------------------------- */
 
@@ -193,6 +224,8 @@ void acpi_pm_reset(struct acpi_pm *p)
     p->status = 0;
     p->enable = 0;
     p->sleep_type = 0;
+    p->gpe_status = 0;
+    p->gpe_enable = 0;
     update(p);
 }
 
@@ -207,5 +240,7 @@ int acpi_pm_create(struct acpi_pm *p, struct vm *vm, struct irq_line sci)
         bus_add(&vm->port_bus, LODGE_PORT_ACPI_PM1_EVENT, PM1_SIZE, &pm1_ops, p, &vm->board_lock);
     if (err == OK)
         err = bus_add(&vm->port_bus, LODGE_PORT_ACPI_PM_TIMER, TIMER_SIZE, &timer_ops, p, NULL);
+    if (err == OK)
+        err = bus_add(&vm->port_bus, LODGE_PORT_ACPI_GPE0, GPE_SIZE, &gpe_ops, p, &vm->board_lock);
     return err == OK ? state_register(&vm->state, &state_ops, p, 0) : err;
 }

@@ -34,7 +34,7 @@ static void start_clock(struct home *h)
     pc_start_clock(&h->vm);
     h->freeze.clock_runs = true;
     if (h->freeze.renew_identity)
-        (void)0; /* pc_new_identity */
+        pc_new_identity(&h->vm);
     h->freeze.renew_identity = false;
 }
 

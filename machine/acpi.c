@@ -5,7 +5,7 @@
  * other in one area. No HPET (there is none), no SRAT, no SLIT.
  *
  * What the FADT says about the machine: ACPI mode is always on (no SMI command port), PM1 event and
- * control blocks and the 32-bit timer in I/O space, reset register at 0xCF9, power button as fixed
+ * control blocks, the 32-bit timer and GPE0 in I/O space, reset register at 0xCF9, power button as fixed
  * hardware, no sleep button, no VGA, no 8042. Not hardware-reduced: Linux takes the full machine's
  * paths, which are the well-trodden ones.
  */
@@ -119,9 +119,11 @@ enum {
     FADT_PM1A_EVENT = 56,
     FADT_PM1A_CONTROL = 64,
     FADT_PM_TIMER = 76,
+    FADT_GPE0 = 80,
     FADT_PM1_EVENT_LENGTH = 88,
     FADT_PM1_CONTROL_LENGTH = 89,
     FADT_PM_TIMER_LENGTH = 91,
+    FADT_GPE0_LENGTH = 92,
     FADT_C2_LATENCY = 96,
     FADT_C3_LATENCY = 98,
     FADT_CENTURY = 108,
@@ -134,6 +136,7 @@ enum {
     FADT_X_PM1A_EVENT = 148,
     FADT_X_PM1A_CONTROL = 172,
     FADT_X_PM_TIMER = 208,
+    FADT_X_GPE0 = 220,
     FADT_HYPERVISOR = 268,
 
     BOOT_ARCH_LEGACY_DEVICES = 1 << 0, /* there is a COM port */
@@ -157,12 +160,15 @@ static void fill_fadt_blocks(uint8_t *p)
     store_u32(p + FADT_PM1A_EVENT, LODGE_PORT_ACPI_PM1_EVENT);
     store_u32(p + FADT_PM1A_CONTROL, LODGE_PORT_ACPI_PM1_CONTROL);
     store_u32(p + FADT_PM_TIMER, LODGE_PORT_ACPI_PM_TIMER);
+    store_u32(p + FADT_GPE0, LODGE_PORT_ACPI_GPE0);
     p[FADT_PM1_EVENT_LENGTH] = 4;
     p[FADT_PM1_CONTROL_LENGTH] = 2;
     p[FADT_PM_TIMER_LENGTH] = 4;
+    p[FADT_GPE0_LENGTH] = 2 * ACPI_PM_GPES / 8;
     put_gas(p + FADT_X_PM1A_EVENT, LODGE_PORT_ACPI_PM1_EVENT, 32, 2);
     put_gas(p + FADT_X_PM1A_CONTROL, LODGE_PORT_ACPI_PM1_CONTROL, 16, 2);
     put_gas(p + FADT_X_PM_TIMER, LODGE_PORT_ACPI_PM_TIMER, 32, 3);
+    put_gas(p + FADT_X_GPE0, LODGE_PORT_ACPI_GPE0, 2 * ACPI_PM_GPES, 1);
     put_gas(p + FADT_RESET_REGISTER, LODGE_PORT_RESET, 8, 1);
     p[FADT_RESET_VALUE] = 0x06; /* hard reset (full CPU reset) */
 }

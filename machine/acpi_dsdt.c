@@ -7,6 +7,8 @@
  *         PCI0 host bridge, bus 0, with windows and interrupt routing; below it
  *             RES0 PNP0C02: ECAM and ACPI registers are taken
  *             PIC, TIMR, RTC, SPKR, COM1 at their ports of old
+ *         VGEN VM generation id: where it is (ADDR)
+ *   \_GPE._E00: it has changed
  *   \_S5: power-off
  *
  * The bridge's windows are what no RAM and no controller has: ports but for 0xCF8-0xCFF, memory
@@ -17,6 +19,7 @@
 #include "device/acpi_pm.h"
 #include "lodge/ports.h"
 #include "machine/acpi.h"
+#include "machine/boot.h"
 
 static void put_id(struct aml *a, const char *name, const char *id)
 {
@@ -122,9 +125,40 @@ static void put_reserved(struct aml *a)
     put_integer(a, "_UID", 0);
     struct aml_block crs = open_crs(a);
     aml_resource_memory(a, LODGE_MMIO_ECAM, (uint32_t)MIB(LODGE_ECAM_BUSES));
-    aml_resource_io(a, LODGE_PORT_ACPI_PM1_EVENT, 12); /* event, control, timer */
+    aml_resource_io(a, LODGE_PORT_ACPI_PM1_EVENT, 14); /* event, control, timer, GPE0 */
     aml_close_resources(a, crs);
     aml_close(a, device);
+}
+
+/*
+ * Microsoft, "Virtual Machine Generation ID": a device of that _CID and _DDN, whose ADDR gives the two halves of the
+ * id's address, and a notification (80H) when it is another.
+ */
+static void put_generation(struct aml *a)
+{
+    struct aml_block device = aml_open_device(a, "VGEN");
+    aml_name(a, "_HID");
+    aml_string(a, "LDGE0001");
+    aml_name(a, "_CID");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "_DDN");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    struct aml_block address = aml_open_package(a, 2);
+    aml_integer(a, BOOT_GENERATION);
+    aml_integer(a, 0);
+    aml_close(a, address);
+    aml_close(a, device);
+}
+
+static void put_events(struct aml *a)
+{
+    struct aml_block gpe = aml_open_scope(a, "_GPE");
+    struct aml_block method = aml_open_method(a, "_E00");
+    _Static_assert(ACPI_PM_GPE_IDENTITY == 0, "_E00");
+    aml_notify(a, "VGEN", 0x80);
+    aml_close(a, method);
+    aml_close(a, gpe);
 }
 
 void acpi_write_dsdt(struct aml *a, uint32_t vcpus)
@@ -142,7 +176,9 @@ void acpi_write_dsdt(struct aml *a, uint32_t vcpus)
     put_reserved(a);
     put_board(a);
     aml_close(a, pci);
+    put_generation(a);
     aml_close(a, sb);
+    put_events(a);
 
     aml_name(a, "_S5_");
     struct aml_block s5 = aml_open_package(a, 4);

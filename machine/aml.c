@@ -22,7 +22,11 @@ enum {
     OP_SCOPE = 0x10,
     OP_BUFFER = 0x11,
     OP_PACKAGE = 0x12,
+    OP_METHOD = 0x14,
     OP_EXT = 0x5B,
+    OP_NOTIFY = 0x86,
+    NAME_ROOT = 0x5C,
+    NAME_DUAL = 0x2E,
     OP_EXT_DEVICE = 0x82,
 };
 
@@ -147,6 +151,25 @@ struct aml_block aml_open_device(struct aml *a, const char *name)
     struct aml_block b = {a->used};
     aml_segment(a, name);
     return b;
+}
+
+struct aml_block aml_open_method(struct aml *a, const char *name)
+{
+    aml_byte(a, OP_METHOD);
+    struct aml_block b = {a->used};
+    aml_segment(a, name);
+    aml_byte(a, 0); /* no arguments, not serialized */
+    return b;
+}
+
+void aml_notify(struct aml *a, const char *device, uint8_t value)
+{
+    aml_byte(a, OP_NOTIFY);
+    aml_byte(a, NAME_ROOT);
+    aml_byte(a, NAME_DUAL);
+    aml_segment(a, "_SB_");
+    aml_segment(a, device);
+    aml_integer(a, value);
 }
 
 struct aml_block aml_open_package(struct aml *a, uint8_t elements)

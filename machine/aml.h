@@ -40,6 +40,10 @@ void aml_name(struct aml *a, const char *name);
 
 struct aml_block aml_open_scope(struct aml *a, const char *name);
 struct aml_block aml_open_device(struct aml *a, const char *name);
+/* A control method without arguments. */
+struct aml_block aml_open_method(struct aml *a, const char *name);
+/* Notify of a device in \_SB. */
+void aml_notify(struct aml *a, const char *device, uint8_t value);
 struct aml_block aml_open_package(struct aml *a, uint8_t elements);
 void aml_close(struct aml *a, struct aml_block b);
 

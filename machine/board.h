@@ -24,6 +24,7 @@ struct pc {
     uint64_t memory; /* bytes of RAM */
     char append[CONFIG_APPEND];
 
+    uint8_t generation[16]; /* the VM's identity, as its guest has it */
     bool engine_created;
     struct apic_bus apic_bus;
     struct i8259 pic;

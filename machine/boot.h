@@ -27,8 +27,9 @@ enum {
     BOOT_LOW_END = 0x10000,
 
     BOOT_EBDA = 0x9FC00, /* end of conventional memory */
-    BOOT_ACPI = 0xE0000, /* ACPI tables, to the end of the first MiB */
-    BOOT_ACPI_SIZE = 0x20000,
+    BOOT_ACPI = 0xE0000, /* ACPI tables */
+    BOOT_ACPI_SIZE = 0x1F000,
+    BOOT_GENERATION = 0xFF000, /* the VM's generation id, 16 bytes, in a page of its own */
 };
 
 enum boot_range_type { BOOT_RAM = 1, BOOT_RESERVED = 2 }; /* as in e820 */

@@ -2,7 +2,7 @@
 /* Copyright The Lodge authors */
 /*
  * What firmware would have done by the time that a kernel starts. There is none in this machine, so
- * its traces are made here: memory types, the same on all processors, and the ACPI tables. (The
+ * its traces are made here: memory types, the same on all processors, the ACPI tables, the generation id. (The
  * BIOS data area is in boot.c, the CMOS bytes are the RTC's.)
  *
  * The SCI is level-triggered: firmware says so to the 8259 (ELCR), for guests that use it.
@@ -51,6 +51,10 @@ int firmware_init_board(struct vm *vm)
 {
     enum { PORT_ELCR2 = 0x4D1 }; /* IRQ 8 - 15 */
     (void)bus_write(&vm->port_bus, PORT_ELCR2, 1, BIT(LODGE_IRQ_SCI - 8));
+    int err = guest_mem_write(&vm->mem, gpa(BOOT_GENERATION), pc_of(vm)->generation,
+                              sizeof(pc_of(vm)->generation));
+    if (err != OK)
+        return err;
     uint8_t *area = guest_mem_ptr(&vm->mem, gpa(BOOT_ACPI), BOOT_ACPI_SIZE);
     if (!area)
         return ERR_RANGE;

@@ -15,6 +15,7 @@
  * Locks: lines are set with the board lock held. pc_create, pc_boot and pc_destroy are called while
  * no vCPU runs.
  */
+#include "core/assert.h"
 #include "core/fmt.h"
 #include "core/mem.h"
 #include "device/exit_port.h"
@@ -147,6 +148,7 @@ static struct pc *alloc_pc(struct vm *vm, const struct vm_config *config,
         return NULL;
     pc->vm = vm;
     pc->memory = config->memory;
+    seam_random(pc->generation, sizeof(pc->generation)); /* the same across resets */
     str_copy(pc->append, sizeof(pc->append), config->append);
     pc->apic_bus.send = engine->keeps_apic ? engine->send_message : lapic_bus_send;
     pc->apic_bus.eoi = ioapic_eoi;
@@ -364,6 +366,20 @@ int pc_boot(struct vm *vm, const struct boot_files *files, char *message)
 size_t pc_console_input(struct vm *vm, const uint8_t *bytes, size_t size)
 {
     return uart_receive(&pc_of(vm)->com1, bytes, size);
+}
+
+void pc_new_identity(struct vm *vm)
+{
+    struct pc *pc = pc_of(vm);
+    uint8_t *at = guest_mem_ptr(&vm->mem, gpa(BOOT_GENERATION), sizeof(pc->generation));
+    if (NEVER(!at))
+        return;
+    seam_random(pc->generation, sizeof(pc->generation));
+    memcpy(at, pc->generation, sizeof(pc->generation));
+    _Atomic uint32_t *state = guest_mem_page_state(&vm->mem, at);
+    if (state && (atomic_load(state) & GUEST_PAGE_CODE) && vm->code_written)
+        vm->code_written(vm, at, sizeof(pc->generation)); /* whoever has code there */
+    acpi_pm_new_identity(&pc->acpi);
 }
 
 void pc_power_button(struct vm *vm)

@@ -72,6 +72,11 @@ int must_check pc_hand_over_vcpus(struct vm *vm);
 void pc_start_clock(struct vm *vm);
 void pc_stop_clock(struct vm *vm);
 
+/* The VM was copied or restored, so it is another than the one that its guest takes it for: gives it a new
+ * generation id and tells the guest (Microsoft, "Virtual Machine Generation ID"), who draws new random numbers. The clock
+ * has been started, vCPUs' state was handed over, and no vCPU runs. */
+void pc_new_identity(struct vm *vm);
+
 /* The operator presses the power button (ACPI). Any thread. */
 void pc_power_button(struct vm *vm);
 

@@ -12,6 +12,7 @@
 #define LODGE_PORT_ACPI_PM1_EVENT   0x600 /* status 2, enable 2 */
 #define LODGE_PORT_ACPI_PM1_CONTROL 0x604 /* 2 */
 #define LODGE_PORT_ACPI_PM_TIMER    0x608 /* 4 */
+#define LODGE_PORT_ACPI_GPE0        0x60C /* status 1, enable 1 */
 #define LODGE_PORT_RESET            0xCF9 /* reset register: 0x06 or 0x0E */
 #define LODGE_IRQ_SCI 9
 

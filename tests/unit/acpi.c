@@ -95,6 +95,9 @@ static void test_fadt(void)
     CHECK_EQ(load_u32(p + 56), LODGE_PORT_ACPI_PM1_EVENT);
     CHECK_EQ(load_u32(p + 64), LODGE_PORT_ACPI_PM1_CONTROL);
     CHECK_EQ(load_u32(p + 76), LODGE_PORT_ACPI_PM_TIMER);
+    CHECK_EQ(load_u32(p + 80), LODGE_PORT_ACPI_GPE0);
+    CHECK_EQ(p[92], 2);
+    CHECK_EQ(load_u64(p + 220 + 4), LODGE_PORT_ACPI_GPE0);
     CHECK_EQ(load_u64(p + 148 + 4), LODGE_PORT_ACPI_PM1_EVENT);
     CHECK_EQ(load_u64(p + 172 + 4), LODGE_PORT_ACPI_PM1_CONTROL);
     CHECK_EQ(load_u64(p + 208 + 4), LODGE_PORT_ACPI_PM_TIMER);

@@ -17,6 +17,7 @@ enum {
     ENABLE = STATUS + 2,
     CONTROL = LODGE_PORT_ACPI_PM1_CONTROL,
     TIMER = LODGE_PORT_ACPI_PM_TIMER,
+    GPE = LODGE_PORT_ACPI_GPE0,
     SCI = LODGE_IRQ_SCI,
 };
 
@@ -75,6 +76,35 @@ static void test_power_button(void)
     CHECK_EQ(board_in(&b, STATUS, 2), 0);
 }
 
+static void test_new_identity(void)
+{
+    setup();
+    CHECK_EQ(board_in(&b, GPE, 2), 0);
+    acpi_pm_new_identity(&pm);
+    CHECK_EQ(board_in(&b, GPE, 2), 1);
+    CHECK(!b.level[SCI]);
+    board_out(&b, GPE + 1, 1, 0xFE);
+    CHECK_EQ(board_in(&b, GPE, 2), 1);
+    board_out(&b, GPE + 1, 1, 0xFF);
+    CHECK_EQ(board_in(&b, GPE, 2), 0x101);
+    CHECK(b.level[SCI]);
+    board_out(&b, GPE, 1, 0xFE);
+    CHECK(b.level[SCI]);
+    acpi_pm_power_button(&pm);
+    board_out(&b, ENABLE, 2, 0x100);
+    board_out(&b, GPE, 1, 1);
+    CHECK(b.level[SCI]); /* for the other */
+    board_out(&b, STATUS, 2, 0x100);
+    CHECK(!b.level[SCI]);
+    acpi_pm_new_identity(&pm);
+    CHECK(b.level[SCI]);
+    lock_take(&b.vm.board_lock);
+    acpi_pm_reset(&pm);
+    lock_release(&b.vm.board_lock);
+    CHECK(!b.level[SCI]);
+    CHECK_EQ(board_in(&b, GPE, 2), 0);
+}
+
 static void test_timer(void)
 {
     setup();
@@ -113,7 +143,7 @@ static void test_timer_event(void)
 static void test_state_refused(void)
 {
     static const struct board_bad_state rows[] = {
-        {0, 2, 0x20}, {0, 2, 0x8000}, {2, 2, 0x02}, {2, 2, 0x0200}, {4, 1, 8}};
+        {0, 2, 0x20}, {0, 2, 0x8000}, {2, 2, 0x02}, {2, 2, 0x0200}, {4, 1, 8}, {9, 1, 2}, {10, 1, 0x80}};
     setup();
     board_check_refuses(&b, rows, sizeof(rows) / sizeof(rows[0]));
 }
@@ -122,12 +152,14 @@ static void more(void)
 {
     if ((board_random() & 7) == 0)
         acpi_pm_power_button(&pm);
+    if ((board_random() & 7) == 0)
+        acpi_pm_new_identity(&pm);
 }
 
 static void test_fuzz(void)
 {
     setup();
-    struct board_fuzz f = {&b.vm.port_bus, STATUS, 12, 30000, more, 100 * SECOND};
+    struct board_fuzz f = {&b.vm.port_bus, STATUS, 14, 30000, more, 100 * SECOND};
     board_fuzz(&b, &f);
 }
 
@@ -180,6 +212,7 @@ int main(void)
     UNIT_RUN(test_registers);
     UNIT_RUN(test_power_off);
     UNIT_RUN(test_power_button);
+    UNIT_RUN(test_new_identity);
     UNIT_RUN(test_timer);
     UNIT_RUN(test_timer_event);
     UNIT_RUN(test_state_refused);

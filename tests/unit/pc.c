@@ -274,6 +274,29 @@ static void test_isa_lines(void)
     pc_env_destroy(&e);
 }
 
+/* The guest finds an id, which a reset does not change, and a copy of the VM does: then it is told. */
+static void test_new_identity(void)
+{
+    static struct pc_env e;
+    uint8_t first[16], again[16];
+    pc_env_create(&e, 1);
+    CHECK_EQ(pc_env_build(&e), OK);
+    CHECK_EQ(pc_env_boot(&e), OK);
+    CHECK_EQ(guest_mem_read(&e.vm.mem, gpa(BOOT_GENERATION), first, 16), OK);
+    CHECK_EQ(pc_env_boot(&e), OK);
+    CHECK_EQ(guest_mem_read(&e.vm.mem, gpa(BOOT_GENERATION), again, 16), OK);
+    CHECK_EQ(memcmp(first, again, 16), 0);
+    pc_env_out(&e, LODGE_PORT_ACPI_GPE0 + 1, 1, 1);
+    CHECK_EQ(pc_of(&e.vm)->ioapic.line, 0);
+    pc_new_identity(&e.vm);
+    CHECK_EQ(pc_of(&e.vm)->ioapic.line, 1 << 9);
+    CHECK_EQ(guest_mem_read(&e.vm.mem, gpa(BOOT_GENERATION), again, 16), OK);
+    CHECK(memcmp(first, again, 16) != 0);
+    pc_env_out(&e, LODGE_PORT_ACPI_GPE0, 1, 1);
+    CHECK_EQ(pc_of(&e.vm)->ioapic.line, 0);
+    pc_env_destroy(&e);
+}
+
 static void test_console(void)
 {
     static struct pc_env e;
@@ -374,6 +397,7 @@ int main(void)
     UNIT_RUN(test_boot_64);
     UNIT_RUN(test_boot_error);
     UNIT_RUN(test_isa_lines);
+    UNIT_RUN(test_new_identity);
     UNIT_RUN(test_console);
     UNIT_RUN(test_save_load);
     return unit_done();
