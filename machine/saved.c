@@ -45,7 +45,9 @@ uint64_t saved_pages_at(size_t metadata_size)
 /* A field of text: what lies behind its end in memory is left out. */
 static void put_text(struct state_writer *w, const char *text, size_t size)
 {
-    size_t n = str_len(text);
+    size_t n = 0;
+    while (n < size && text[n] != 0)
+        n++;
     state_put_bytes(w, text, n);
     for (; n < size; n++)
         state_put_u8(w, 0);
