@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+"""A Debian under load, saved at random moments and restored elsewhere.
+
+  saved.py BUILD_DIR [OPTION VALUE]... [TEST...]
+
+  --moves N     how often it is moved (5)
+  --seed N      of the moments (drawn, and said)
+  --engine E    with -e (soft)
+  --vcpus N     2
+  --append TEXT for the kernel, --load WORDS for the load ("noavx")
+  --file F      moves: begin with this file instead of a boot
+  --leave F     moves: save to this file at last, instead of ending the guest
+  --slower N    how much more time anything may take
+
+  moves    saved and restored with the translator on and off in turn: guests/user/load.c must find every result right
+  beside   a VM that was saved, and went on, passes as well as each copy of it
+  forks    so do a VM and three forks of it, at once
+
+The guest's monotonic clock must not have gone back over a move, nor further than time has passed outside.
+"""
+import argparse
+import atexit
+import os
+import random
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+BAD = re.compile(rb"FAIL|Oops|Call Trace|BUG: |soft lockup|rcu_sched self|Kernel panic|unstable|segfault")
+EXCUSED = re.compile(rb"x86/fpu: XSAVE consistency problem.*?---\[ end trace", re.S)  # tests/kvm/boot.py
+LEAST, MOST = 0.05, 1.5  # seconds between two moves
+
+
+class Guest:
+    """A VM that has a name, and its serial port."""
+
+    def __init__(self, name, *command):
+        self.name, self.output = name, b""
+        self.process = subprocess.Popen([LODGE, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        atexit.register(self.process.kill)
+
+    def expect(self, pattern, seconds=60):
+        """Waits for it, and forgets what came before it."""
+        end = time.monotonic() + seconds * o.slower
+        while True:
+            found = re.search(pattern, self.output)
+            if found:
+                self.check_plain(self.output[:found.end()])
+                self.output = self.output[found.end():]
+                return found
+            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+                raise AssertionError(f"{self.name}: no {pattern!r}: {self.output[-3000:].decode(errors='replace')}")
+            piece = os.read(self.process.stdout.fileno(), 65536)
+            if not piece:
+                raise AssertionError(f"{self.name}: ended without {pattern!r}: "
+                                     f"{self.output[-3000:].decode(errors='replace')}")
+            self.output += piece
+
+    def check_plain(self, text):
+        bad = BAD.search(EXCUSED.sub(b"", text))
+        if bad:
+            raise AssertionError(f"{self.name}: {text[-3000:].decode(errors='replace')}")
+
+    def say(self, word):
+        self.process.stdin.write(word + b"\n")
+        self.process.stdin.flush()
+
+    def clock(self):
+        self.say(b"mono")
+        return int(self.expect(rb"load: mono (\d+)\s").group(1)) / 1e9
+
+    def pass_on(self, file):
+        """Saves it there, and ends it."""
+        lodge("save", self.name, file)
+        lodge("kill", self.name)
+        self.process.wait(timeout=60 * o.slower)
+
+    def finish(self):
+        self.say(b"end")
+        self.expect(rb"load: pass\s", 120)
+        self.expect(rb"lodge: load: exit 0", 60)
+        status = self.process.wait(timeout=60 * o.slower)
+        if status:
+            raise AssertionError(f"{self.name}: status {status}")
+
+
+def lodge(*args):
+    done = subprocess.run([LODGE, *args], capture_output=True, timeout=120 * o.slower)
+    if done.returncode:
+        raise AssertionError(f"lodge {' '.join(args)}: status {done.returncode}: {done.stderr.decode()}")
+    return done.stdout.decode()
+
+
+def boot(name):
+    debian = f"{o.build}/guests/debian-6.1-cloud"
+    load = "load" + "".join(f":{word}" for word in o.load.split())
+    g = Guest(name, "run", "-e", o.engine, "-c", str(o.vcpus), "-m", "512M", "--name", name, *o.definition,
+              "-k", f"{debian}/vmlinuz", "-i", f"{debian}/initrd",
+              "--append", f"console=ttyS0 panic=-1 lodge.run={load} {o.append}")
+    g.expect(rb"load: ready", 120)
+    return g
+
+
+def restore(name, file, *options):
+    return Guest(name, "restore", "-e", o.engine, "--name", name, *options, file)
+
+
+def check_clock(before, after, outside, what):
+    if not 0 <= after - before <= outside:
+        raise AssertionError(f"{what}: the clock went from {before} to {after} s while {outside} s passed outside")
+
+
+def test_moves():
+    rng = random.Random(o.seed)
+    g = restore("vm", o.file) if o.file else boot("vm")
+    for n in range(o.moves):
+        g.clock()
+        time.sleep(rng.uniform(LEAST, MOST) * o.slower)
+        began, before = time.monotonic(), g.clock()
+        file = f"{work}/move{n % 2}"
+        g.pass_on(file)
+        if rng.random() < 0.3:
+            time.sleep(rng.uniform(0, 1))
+        options = ["--translator", "off" if n % 4 == 1 else "on"] if o.engine == "soft" else []
+        g = restore("vm", file, *options)
+        check_clock(before, g.clock(), time.monotonic() - began, f"move {n}")
+        time.sleep(rng.uniform(0, 0.2))
+    if o.leave:
+        g.clock()
+        g.pass_on(o.leave)
+    else:
+        g.finish()
+
+
+def test_beside():
+    rng = random.Random(o.seed + 1)
+    g = boot("first")
+    copies = []
+    for n in range(2):
+        time.sleep(rng.uniform(LEAST, MOST))
+        before, began = g.clock(), time.monotonic()
+        lodge("save", "first", f"{work}/beside{n}")
+        check_clock(before, g.clock(), time.monotonic() - began + 0.2, "the one that was saved")
+        copies.append(restore(f"copy{n}", f"{work}/beside{n}"))
+        copies[-1].clock()
+    time.sleep(rng.uniform(LEAST, MOST))
+    for one in (g, *copies):
+        one.finish()
+
+
+def test_forks():
+    g = boot("origin")
+    names = lodge("fork", "-n", "3", "origin").split()
+    copies = [Guest(name, "console", name) for name in names]
+    for one in (g, *copies):
+        one.clock()
+    time.sleep(1)
+    for one in (*copies, g):
+        one.finish()
+
+
+def main():
+    global o, work, LODGE
+    p = argparse.ArgumentParser()
+    p.add_argument("build")
+    p.add_argument("--moves", type=int, default=5)
+    p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    p.add_argument("--engine", default=os.environ.get("LODGE_ENGINE", "soft"))
+    p.add_argument("--vcpus", type=int, default=2)
+    p.add_argument("--append", default="")
+    p.add_argument("--load", default="")
+    p.add_argument("--file")
+    p.add_argument("--leave")
+    p.add_argument("--tsc-khz", type=int)
+    p.add_argument("--slower", type=float, default=1)
+    p.add_argument("test", nargs="*", default=["moves", "beside", "forks"])
+    o = p.parse_args()
+    LODGE = os.path.abspath(os.path.join(o.build, "lodge"))
+    work = tempfile.mkdtemp(prefix="saved.", dir=o.build)
+    atexit.register(shutil.rmtree, work, True)
+    os.environ["XDG_RUNTIME_DIR"] = work
+    o.definition = []
+    if o.tsc_khz:  # no option has it: a file
+        with open(f"{work}/vm.toml", "w") as f:
+            f.write(f"tsc_khz = {o.tsc_khz}\n")
+        o.definition = [f"{work}/vm.toml"]
+    failed = 0
+    for name in o.test:
+        try:
+            globals()[f"test_{name}"]()
+            print(f"ok saved {name}, {o.moves} moves, seed {o.seed}", flush=True)
+        except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+            print(f"{e}\nnot ok saved {name}, seed {o.seed}", flush=True)
+            failed += 1
+    sys.exit(bool(failed))
+
+
+main()
