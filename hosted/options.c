@@ -38,6 +38,7 @@ const char options_run_help[] =
     "  -m, --memory SIZE    512M, 2G (default 512M)\n"
     "  -c, --cpus N         number of vCPUs, 1 to 16 (default 1)\n"
     "      --cpu LEVEL      v2, v3 or host (default v3)\n"
+    "      --portable       claim no freedom from leaks, so that the VM, saved, can go on anywhere\n"
     "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
     "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
     "      --name NAME      what messages call the VM, and 'lodge ps' and the like find it by\n"
@@ -168,6 +169,13 @@ static const char *apply_exit_port(struct run_options *o, const char *value)
     return NULL;
 }
 
+static const char *apply_portable(struct run_options *o, const char *value)
+{
+    (void)value;
+    o->config.portable = true;
+    return NULL;
+}
+
 static const char *apply_no_reboot(struct run_options *o, const char *value)
 {
     (void)value;
@@ -248,6 +256,7 @@ static const struct option options[] = {
     {RUN, 'm', "memory", true, apply_memory},
     {RUN, 'c', "cpus", true, apply_cpus},
     {RUN, 0, "cpu", true, apply_level},
+    {RUN, 0, "portable", false, apply_portable},
     {ALL, 'e', "engine", true, apply_engine},
     {ALL, 0, "translator", true, apply_translator},
     {ALL, 0, "name", true, apply_name},

@@ -104,11 +104,14 @@ static int choose_engine(struct home *h, char *message)
                      c->engine, why);
         return ERR_UNSUPPORTED;
     }
-    if (h->engine->adapt_profile) {
+    if (h->engine->adapt_profile || c->portable) {
         h->own_level = *h->level;
-        h->engine->adapt_profile(&h->own_level);
         h->level = &h->own_level;
     }
+    if (h->engine->adapt_profile)
+        h->engine->adapt_profile(&h->own_level);
+    if (c->portable)
+        x86_level_make_portable(&h->own_level);
     if (h->options.log_level >= SEAM_LOG_INFO && not_taken[0])
         say("%snot %s", h->who, not_taken);
     if (h->options.log_level >= SEAM_LOG_INFO)

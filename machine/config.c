@@ -137,6 +137,8 @@ static const struct config_key keys[] = {
     {"cpu.count", CONFIG_U32, AT(vcpus), 0, "2", check_vcpus},
     STRING("level", level, "\"v3\"", check_level),
     STRING("cpu.level", level, "\"v3\"", check_level),
+    {"portable", CONFIG_BOOL, AT(portable), 0, "true", NULL},
+    {"cpu.portable", CONFIG_BOOL, AT(portable), 0, "true", NULL},
     STRING("engine", engine, "\"auto\"", check_engine),
     {"exit_port", CONFIG_BOOL, AT(exit_port), 0, "true", NULL},
     {"tsc_khz", CONFIG_U32, AT(tsc_khz), 0, "2000000", check_tsc_khz},

@@ -27,6 +27,7 @@ struct vm_config {
     char level[16];  /* "v3" */
     char engine[8];  /* "auto" */
     bool exit_port;  /* offer port 0xf4 */
+    bool portable;   /* the level without its mitigation profile: x86_level_make_portable */
     bool interpret;  /* engine soft without its translator */
     uint32_t tsc_khz; /* 0: the home chooses */
 };

@@ -2,22 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 #
-# run-rig.sh [-t SECONDS] [-n NAME] BUILD JOB [QEMU-OPTION...]: runs a job in the rig (docs/rig.md), an
+# run-rig.sh [-t SECONDS] [-n NAME] [-o DIR] [-r MIB] BUILD JOB [QEMU-OPTION...]: runs a job in the rig (docs/rig.md), an
 # emulated machine with AMD-V whose Debian host has kvm_amd.
 #
 # JOB is a directory; its script `job` is run in it, on a copy. What it prints comes out here as it
-# is printed, and its exit status is ours. If the host does not get that far, loses kvm_amd, complains
-# about a bug in its own kernel, or takes longer than SECONDS (default 600), its console's tail is shown
-# and a line "not ok rig ..." says so. The whole console is kept as BUILD/logs/NAME.console (default
-# "rig"). Nothing that was started here outlives it.
+# is printed, and its exit status is ours. It may write MIB (default 64); what it leaves in its directory
+# `out` is copied into DIR. If the host does not get that far, loses kvm_amd, complains about a bug in its
+# own kernel, or takes longer than SECONDS (default 600), its console's tail is shown and a line "not ok
+# rig ..." says so. The whole console is kept as BUILD/logs/NAME.console (default "rig"). Nothing that was
+# started here outlives it.
 set -u
 
 seconds=600
 name=rig
-while getopts t:n: option; do
+out=
+room=64
+while getopts t:n:o:r: option; do
     case $option in
     t) seconds=$OPTARG ;;
     n) name=$OPTARG ;;
+    o) out=$OPTARG ;;
+    r) room=$OPTARG ;;
     *) exit 2 ;;
     esac
 done
@@ -57,7 +62,7 @@ give_up() {
 
 # The job's disk: a third more than the files take, and room for what the job writes.
 make_disk() {
-    size=$(($(du -sk --apparent-size "$job" | cut -f 1) * 4 / 3 + 65536))
+    size=$(($(du -sk --apparent-size "$job" | cut -f 1) * 4 / 3 + room * 1024))
     mke2fs -q -F -t ext4 -O ^has_journal -d "$job" "$work/job.img" "${size}k" >"$work/qemu.log"
 }
 
@@ -130,6 +135,12 @@ case $status in
 '') give_up "the host ended before the job did (QEMU's status $left)" ;;
 *[!0-9]*) give_up "$status" ;;
 esac
+# The disk has been synced, not unmounted: it has no journal, and reading takes no more than that.
+if [ -n "$out" ]; then
+    mkdir -p "$out"
+    debugfs -R "rdump out $work" "$work/job.img" >"$work/qemu.log" 2>&1
+    cp -r "$work/out/." "$out/" || give_up "what the job left cannot be read"
+fi
 if grep -qE 'WARNING: CPU|BUG: |Oops|rcu: INFO: .* stall|general protection fault|unchecked MSR' "$console"; then
     give_up "the host's kernel complains"
 fi

@@ -232,6 +232,25 @@ const struct x86_feature_bit *x86_feature_bits(size_t *count)
     return feature_bits;
 }
 
+void x86_level_clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg, uint32_t bits)
+{
+    for (uint32_t i = 0; i < level->count; i++) {
+        struct x86_cpuid_row *r = &level->row[i];
+        uint32_t *const regs[4] = {&r->eax, &r->ebx, &r->ecx, &r->edx};
+        if (r->leaf == leaf && r->subleaf == subleaf)
+            *regs[reg] &= ~bits;
+    }
+}
+
+void x86_level_make_portable(struct x86_level *level)
+{
+    level->arch_capabilities = 0;
+    level->spec_ctrl = false;
+    x86_level_clear(level, 7, 0, 3, CPUID_7D_IBRS | CPUID_7D_STIBP);
+    x86_level_clear(level, 7, 2, 3, CPUID_72D_BHI_CTRL);
+    x86_level_clear(level, 0x40000001, 0, 0, CPUID_KVM_PV_UNHALT); /* not on AMD's (engine/kvm/level.c) */
+}
+
 const struct x86_level *x86_level_find(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(levels); i++) {

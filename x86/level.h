@@ -46,6 +46,10 @@ const struct x86_level *x86_level_find(const char *name);
 /* Builds "host" from the CPUID of the processor that this runs on. */
 void x86_level_host(struct x86_level *out);
 
+/* Takes the whole mitigation profile away: claims neither freedom from leaks nor a vendor's controls, so that any host
+ * with the level's features can go on with the VM. Guests then do all that they know against leaks. */
+void x86_level_make_portable(struct x86_level *level);
+
 /* What the host lacks to run this level under soft (instructions are executed natively): name of
  * the first missing feature ("avx2"), or NULL. */
 const char *x86_level_missing(const struct x86_level *level);

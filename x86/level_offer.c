@@ -34,6 +34,31 @@ static bool is_promise(uint32_t leaf, uint32_t subleaf, uint8_t reg)
     return false;
 }
 
+/* Bits that no instruction depends on, of what is refused most often: the mitigation profile. Names as Linux prints
+ * them, or Intel. */
+static const struct {
+    uint32_t leaf, subleaf;
+    uint8_t reg, bit;
+    const char *name;
+} profile_bits[] = {
+    /* table */
+    {7, 0, 3, 26, "ibrs, ibpb"},
+    {7, 0, 3, 27, "stibp"},
+    {7, 0, 3, 29, "arch_capabilities"},
+    {7, 2, 3, 4, "bhi_ctrl"},
+    {0x40000001, 0, 0, 7, "kvm pv_unhalt"},
+};
+
+static const char *capability_name(unsigned int bit)
+{
+    static const char *const names[64] = {
+        [0] = "RDCL_NO",   [1] = "IBRS_ALL", [3] = "SKIP_L1DFL_VMENTRY", [4] = "SSB_NO",   [5] = "MDS_NO",
+        [6] = "PSCHANGE_MC_NO", [8] = "TAA_NO", [13] = "SBDR_SSDP_NO", [14] = "FBSDP_NO", [15] = "PSDP_NO",
+        [20] = "BHI_NO",   [24] = "PBRSB_NO", [26] = "GDS_NO", [27] = "RFDS_NO", [62] = "ITS_NO",
+    };
+    return names[bit] ? names[bit] : "";
+}
+
 static int refuse_bit(const struct x86_cpuid_row *row, uint8_t reg, uint32_t lacking, char *why, size_t size)
 {
     static const char *const registers[] = {"EAX", "EBX", "ECX", "EDX"};
@@ -45,6 +70,10 @@ static int refuse_bit(const struct x86_cpuid_row *row, uint8_t reg, uint32_t lac
         if (known[i].leaf == row->leaf && known[i].subleaf == row->subleaf && known[i].reg == reg &&
             known[i].bit == bit)
             name = known[i].name;
+    for (size_t i = 0; i < ARRAY_SIZE(profile_bits); i++)
+        if (profile_bits[i].leaf == row->leaf && profile_bits[i].subleaf == row->subleaf &&
+            profile_bits[i].reg == reg && profile_bits[i].bit == bit)
+            name = profile_bits[i].name;
     fmt(why, size, "%s%sCPUID %XH.%u %s bit %u is not offered here", name, name[0] ? ", " : "", row->leaf,
         row->subleaf, registers[reg], bit);
     return ERR_UNSUPPORTED;
@@ -71,7 +100,9 @@ static int compare_rows(const struct x86_cpuid_row *offered, const struct x86_cp
 
 static int refuse_mask(const char *what, uint64_t lacking, char *why, size_t size)
 {
-    fmt(why, size, "%s bit %u is not offered here", what, (unsigned int)__builtin_ctzll(lacking));
+    unsigned int bit = (unsigned int)__builtin_ctzll(lacking);
+    const char *name = str_equal(what, "IA32_ARCH_CAPABILITIES") ? capability_name(bit) : "";
+    fmt(why, size, "%s%s%s bit %u is not offered here", name, name[0] ? ", " : "", what, bit);
     return ERR_UNSUPPORTED;
 }
 

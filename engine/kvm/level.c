@@ -164,18 +164,6 @@ static uint64_t host_capabilities(int kvm_fd, bool intel)
     return intel ? value : value | only_intel;
 }
 
-static void clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg,
-                  uint32_t bits)
-{
-    for (uint32_t i = 0; i < level->count; i++) {
-        struct x86_cpuid_row *r = &level->row[i];
-        uint32_t *const regs[4] = {&r->eax, &r->ebx, &r->ecx, &r->edx};
-
-        if (r->leaf == leaf && r->subleaf == subleaf)
-            *regs[reg] &= ~bits;
-    }
-}
-
 /* Of a host about which KVM says nothing (no memory), nothing is claimed. */
 void kvm_adapt_profile(int kvm_fd, struct x86_level *level)
 {
@@ -189,11 +177,11 @@ void kvm_adapt_profile(int kvm_fd, struct x86_level *level)
     free(t);
     level->spec_ctrl = level->spec_ctrl && ibrs;
     if (!ibrs)
-        clear(level, 7, 0, 3, spec_ctrl);
+        x86_level_clear(level, 7, 0, 3, spec_ctrl);
     if (!bhi)
-        clear(level, 7, 2, 3, CPUID_72D_BHI_CTRL);
+        x86_level_clear(level, 7, 2, 3, CPUID_72D_BHI_CTRL);
     if (!intel)
-        clear(level, 0x40000001, 0, 0, CPUID_KVM_PV_UNHALT);
+        x86_level_clear(level, 0x40000001, 0, 0, CPUID_KVM_PV_UNHALT);
 }
 
 /* --- telling KVM --------------------------------------------------------------------------------

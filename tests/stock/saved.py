@@ -133,6 +133,7 @@ def test_moves():
         check_clock(before, g.clock(), time.monotonic() - began, f"move {n}")
         time.sleep(rng.uniform(0, 0.2))
     if o.leave:
+        time.sleep(rng.uniform(LEAST, MOST) * o.slower)
         g.clock()
         g.pass_on(o.leave)
     else:
@@ -180,17 +181,18 @@ def main():
     p.add_argument("--leave")
     p.add_argument("--tsc-khz", type=int)
     p.add_argument("--slower", type=float, default=1)
+    p.add_argument("--portable", action="store_true")
     p.add_argument("test", nargs="*", default=["moves", "beside", "forks"])
-    o = p.parse_args()
+    o = p.parse_intermixed_args()
     LODGE = os.path.abspath(os.path.join(o.build, "lodge"))
     work = tempfile.mkdtemp(prefix="saved.", dir=o.build)
     atexit.register(shutil.rmtree, work, True)
     os.environ["XDG_RUNTIME_DIR"] = work
-    o.definition = []
+    o.definition = ["--portable"] if o.portable else []
     if o.tsc_khz:  # no option has it: a file
         with open(f"{work}/vm.toml", "w") as f:
             f.write(f"tsc_khz = {o.tsc_khz}\n")
-        o.definition = [f"{work}/vm.toml"]
+        o.definition += [f"{work}/vm.toml"]
     failed = 0
     for name in o.test:
         try:

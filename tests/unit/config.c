@@ -35,6 +35,7 @@ static void test_defaults(void)
     CHECK_EQ(c.vcpus, 1);
     CHECK_EQ(c.tsc_khz, 0);
     CHECK(!c.exit_port);
+    CHECK(!c.portable);
     CHECK_EQ(vm_config_check(&c, message), ERR_INVALID);
     CHECK_STR(message, "no kernel given (-k KERNEL, or kernel = \"FILE\" in a file)");
 }
@@ -54,7 +55,8 @@ static void test_all_keys(void)
                                "size = \"2g\"\r\n"
                                "[ cpu ]\n"
                                "count = 0x1_0\n"
-                               "level = \"v2\"";
+                               "level = \"v2\"\n"
+                               "portable = true";
     struct vm_config c;
     char message[CONFIG_MESSAGE];
     CHECK_EQ(parse(&c, text, sizeof(text) - 1, message), OK);
@@ -65,6 +67,7 @@ static void test_all_keys(void)
     CHECK_STR(c.append, "console=ttyS0\t\xC3\xA9\xF0\x9F\x98\x80");
     CHECK_STR(c.engine, "soft");
     CHECK(c.exit_port);
+    CHECK(c.portable);
     CHECK_EQ(c.tsc_khz, 2000000);
     CHECK_EQ(c.memory, 2ull << 30);
     CHECK_EQ(c.vcpus, 16);

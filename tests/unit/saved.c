@@ -314,7 +314,7 @@ static void test_promises(void)
     offered = wanted = *x86_level_find("v3");
     offered.arch_capabilities &= ~(uint64_t)1;
     CHECK_EQ(x86_level_offers(&offered, &wanted, why, sizeof(why)), (uint64_t)ERR_UNSUPPORTED);
-    CHECK_STR(why, "IA32_ARCH_CAPABILITIES bit 0 is not offered here");
+    CHECK_STR(why, "RDCL_NO, IA32_ARCH_CAPABILITIES bit 0 is not offered here");
     wanted.arch_capabilities &= ~(uint64_t)1;
     CHECK_EQ(x86_level_offers(&offered, &wanted, why, sizeof(why)), OK);
 }
