@@ -125,12 +125,17 @@ int state_register(struct state_registry *s, const struct state_ops *ops, void *
 
 uint32_t state_crc32(uint32_t crc, const void *p, size_t n)
 {
+    /* the remainders of four bits: a VM waits for this while it rests */
+    static const uint32_t of_nibble[16] = {
+        0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
+        0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
+    };
     const uint8_t *byte = p;
     crc = ~crc;
     for (size_t i = 0; i < n; i++) {
         crc ^= byte[i];
-        for (int bit = 0; bit < 8; bit++)
-            crc = (crc >> 1) ^ (0xEDB88320u & (0u - (crc & 1u)));
+        crc = crc >> 4 ^ of_nibble[crc & 15];
+        crc = crc >> 4 ^ of_nibble[crc & 15];
     }
     return ~crc;
 }

@@ -21,7 +21,7 @@ enum lodge_status detach_wait(const struct detached *d);
 
 /* In the new process: leaves standard input, output, and error unless that is a file. Before the sandbox. */
 void detach_leave(void);
-/* The VM is about to run. In the sandbox. */
+/* The VM runs. In the sandbox. */
 void detach_done(int tell);
 
 #endif

@@ -24,6 +24,7 @@
 #include "hosted/frozen.h"
 #include "hosted/home.h"
 
+enum { UNMAP_AT_ONCE = 16 /* pieces */, MOVE_AT_REST = 2 << 20 /* bytes: half a millisecond */ };
 enum { MS = 1000000, TIDY_STEP_MS = 20, TIDY_FIRST_MS = 2000, TIDY_LAST_MS = 600000 };
 
 /* --- start, stop, pause ------------------------------------------------------------------------
@@ -142,7 +143,7 @@ int freeze_begin(struct home *h, char *message)
     if (err)
         return no_memory(message);
     h->freeze.active = true;
-    h->freeze.piece = 0;
+    h->freeze.piece = h->ram.fd < 0 && ram_to_move(&h->ram) <= MOVE_AT_REST ? ram_pieces(&h->ram) : 0;
     return OK;
 }
 
@@ -164,7 +165,8 @@ bool freeze_step(struct home *h)
     if (h->freeze.piece >= ram_pieces(&h->ram))
         return false;
     if (h->ram.fd >= 0) {
-        ram_unmap_piece(&h->ram, h->freeze.piece++);
+        for (unsigned int n = 0; n < UNMAP_AT_ONCE && h->freeze.piece < ram_pieces(&h->ram); n++)
+            ram_unmap_piece(&h->ram, h->freeze.piece++);
         return true;
     }
     rest_begin(h);

@@ -87,6 +87,7 @@ int ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_
     (void)madvise(base, size, MADV_DONTDUMP);
     ram->base = base;
     ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    ram->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     return OK;
 }
 

@@ -36,6 +36,8 @@ struct ram {
     int fd; /* the memfd that all of it is a shared mapping of; -1: it is private, over layers */
     bool moves_all; /* ram_begin_move: layers or extents run short */
     int pagemap;    /* /proc/self/pagemap, -1: there is none */
+    int statm;      /* likewise */
+    uint64_t own;   /* pages of the whole process that are its own, when memory was last frozen */
     uint32_t extents;
     struct ram_extent *extent; /* [RAM_EXTENTS], by `at`, not overlapping; what none covers was zero */
     struct ram_layer layer[RAM_LAYERS];
@@ -74,6 +76,8 @@ int must_check ram_freeze_shared(struct ram *ram);
 int must_check ram_begin_move(struct ram *ram, uint32_t *layer);
 int must_check ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece);
 uint64_t ram_pieces(const struct ram *ram);
+/* About how many bytes of private memory there are to move: what the process has got of its own since the last time. */
+uint64_t ram_to_move(const struct ram *ram);
 /* Layers that nothing is mapped from any more are closed. */
 void ram_end_move(struct ram *ram);
 /* Gives back what layers hold of a piece that has been written since. At any time, the guest may run. */

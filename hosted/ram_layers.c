@@ -16,7 +16,7 @@
  * Private RAM is frozen by moving the pages that are the guest's own into a new memfd, which is then mapped
  * over them. Which they are says /proc/self/pagemap: present or swapped out, and no file's (Linux's
  * Documentation/admin-guide/mm/pagemap.rst). That is done in pieces, with the VM at rest for each, so that only what was
- * written since is left for the last rest. Pages between two that lie close together are moved with them. When
+ * written since is left for the last rest; or, where there is little to move, all of it there. Pages between two that lie close together are moved with them. When
  * layers or extents run short, all that is mapped from layers is moved, and so all old layers end.
  *
  * A page of a layer that the guest has written since is held twice. If nobody else has the layer it is given
@@ -24,6 +24,7 @@
  * hole does not touch private copies (the kernel unmaps no copied pages for it).
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -229,6 +230,17 @@ int ram_map(struct ram *ram, const struct ram_extent *e)
     return OK;
 }
 
+/* Pages in memory that are this process's own (proc(5), statm: resident without shared). 0: not known. */
+static uint64_t own_pages(const struct ram *ram)
+{
+    unsigned long long resident, shared;
+    char text[128] = "";
+
+    if (pread(ram->statm, text, sizeof(text) - 1, 0) <= 0 || sscanf(text, "%*u %llu %llu", &resident, &shared) != 2)
+        return 0;
+    return resident > shared ? resident - shared : 0;
+}
+
 /* --- freezing shared RAM ------------------------------------------------------------------------
  */
 
@@ -290,6 +302,7 @@ int ram_freeze_shared(struct ram *ram)
     err = freeze_ranges(ram, layer);
     if (!err) {
         ram->fd = -1;
+        ram->own = own_pages(ram);
         return OK;
     }
     ram->extents = 0;
@@ -318,6 +331,15 @@ void ram_unmap_piece(const struct ram *ram, uint64_t piece)
     uint64_t at = piece * piece_size(ram);
 
     (void)madvise(ram->base + at, earlier(piece_size(ram), ram->size - at), MADV_DONTNEED);
+}
+
+uint64_t ram_to_move(const struct ram *ram)
+{
+    uint64_t own = own_pages(ram);
+
+    if (own == 0) /* all of it, for all we know */
+        return ram->size;
+    return own > ram->own ? (own - ram->own) * PAGE_SIZE : 0;
 }
 
 uint64_t ram_pieces(const struct ram *ram)
@@ -452,6 +474,7 @@ void ram_end_move(struct ram *ram)
         if (!is_used[i])
             close_layer(&ram->layer[i]);
     }
+    ram->own = own_pages(ram);
 }
 
 /* --- giving back ---------------------------------------------------------------------------------

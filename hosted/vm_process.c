@@ -305,6 +305,9 @@ static bool run_until_stopped(struct home *h)
     freeze_start(h, h->options.paused);
     h->options.paused = false; /* not after a reset */
     vcpu_threads_go(&h->threads);
+    if (h->tell >= 0)
+        detach_done(h->tell);
+    h->tell = -1;
     while (!vcpu_threads_are_out(&h->threads)) {
         wait_and_handle(h, deadline);
         if (!vm_is_stopped(&h->vm))
@@ -435,6 +438,7 @@ enum lodge_status vm_process_run(const struct run_options *options, const struct
     if (h) {
         h->options = *options;
         h->origin = origin;
+        h->tell = tell;
         err = build(h, message);
         if (err)
             free(h); /* nobody else has it yet */
@@ -452,8 +456,6 @@ enum lodge_status vm_process_run(const struct run_options *options, const struct
         return status_of(err);
     }
     log_use_stream(&h->err);
-    if (tell >= 0)
-        detach_done(tell);
     do {
         all_out = run_until_stopped(h);
         if (all_out && wants_reset(h))

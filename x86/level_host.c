@@ -23,40 +23,57 @@ static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
                      : "a"(leaf), "c"(subleaf));
 }
 
-static bool host_has_leaf(uint32_t leaf)
+/* What has been asked of the host: in a virtual machine each CPUID may cost as much as a system call, or ten. */
+struct host {
+    uint32_t highest[2]; /* basic leaf, extended leaf */
+    bool saves_ymm;      /* its system saves the upper halves of YMM registers */
+    uint32_t leaf, subleaf, out[4]; /* asked last */
+};
+
+static void ask(struct host *h, uint32_t leaf, uint32_t subleaf)
 {
-    uint32_t out[4];
-    host_cpuid(leaf & 0x80000000, 0, out);
-    return leaf <= out[0];
+    if (h->leaf == leaf && h->subleaf == subleaf)
+        return;
+    host_cpuid(leaf, subleaf, h->out);
+    h->leaf = leaf;
+    h->subleaf = subleaf;
 }
 
-/* Does the host's system save the upper halves of YMM registers? */
-static bool host_saves_ymm(void)
+static struct host host_look(void)
 {
-    uint32_t out[4], low, high;
-    host_cpuid(1, 0, out);
-    if (!(out[2] & CPUID_1C_OSXSAVE))
-        return false;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX);
+    struct host h;
+    uint32_t low, high, out[4];
+    host_cpuid(0x80000000, 0, out);
+    h.highest[1] = out[0];
+    host_cpuid(0, 0, out);
+    h.highest[0] = out[0];
+    host_cpuid(1, 0, h.out);
+    h.leaf = 1;
+    h.subleaf = 0;
+    h.saves_ymm = false;
+    if (h.out[2] & CPUID_1C_OSXSAVE) {
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        h.saves_ymm = (low & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX);
+    }
+    return h;
 }
 
-static bool host_has(const struct x86_feature_bit *b)
+static bool host_has(struct host *h, const struct x86_feature_bit *b)
 {
-    uint32_t out[4];
-    if (!host_has_leaf(b->leaf) || (b->ymm && !host_saves_ymm()))
+    if (b->leaf > h->highest[b->leaf >> 31] || (b->ymm && !h->saves_ymm))
         return false;
-    host_cpuid(b->leaf, b->subleaf, out);
-    return out[b->reg] >> b->bit & 1;
+    ask(h, b->leaf, b->subleaf);
+    return h->out[b->reg] >> b->bit & 1;
 }
 
 const char *x86_level_missing(const struct x86_level *level)
 {
     size_t count;
     const struct x86_feature_bit *bits = x86_feature_bits(&count);
+    struct host host = host_look();
     for (size_t i = 0; i < count; i++) {
         const struct x86_feature_bit *b = &bits[i];
-        if (b->native && x86_level_has(level, (enum insn_feature)b->feature) && !host_has(b))
+        if (b->native && x86_level_has(level, (enum insn_feature)b->feature) && !host_has(&host, b))
             return b->name;
     }
     return NULL;
@@ -107,12 +124,13 @@ void x86_level_host(struct x86_level *out)
     const struct x86_level *base = x86_level_find("v3");
     size_t count;
     const struct x86_feature_bit *bits = x86_feature_bits(&count);
+    struct host host = host_look();
     *out = *base;
     (void)str_copy(out->name, sizeof(out->name), "host");
     for (size_t i = 0; i < count; i++) {
         const struct x86_feature_bit *b = &bits[i];
         if (b->native)
-            set_feature(out, b, host_has(b));
+            set_feature(out, b, host_has(&host, b));
         else if (is_extra(b->feature))
             set_feature(out, b, true);
     }

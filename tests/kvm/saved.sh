@@ -20,7 +20,7 @@ long) guests=10 rounds=5 ;;
 esac
 top=$(dirname "$0")/../..
 driver=$top/tests/stock/saved.py
-work=$(mktemp -d "$build/rig/saved.XXXXXX")
+work=$(mktemp -d "$(realpath "$build")/rig/saved.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 

@@ -185,7 +185,7 @@ def main():
     p.add_argument("test", nargs="*", default=["moves", "beside", "forks"])
     o = p.parse_intermixed_args()
     LODGE = os.path.abspath(os.path.join(o.build, "lodge"))
-    work = tempfile.mkdtemp(prefix="saved.", dir=o.build)
+    work = tempfile.mkdtemp(prefix="saved.", dir=os.path.abspath(o.build))  # /run/lodge is not ours
     atexit.register(shutil.rmtree, work, True)
     os.environ["XDG_RUNTIME_DIR"] = work
     o.definition = ["--portable"] if o.portable else []
