@@ -340,7 +340,7 @@ test-kvm: setup-kvm
 ## bench          the soft engine beside qemu-system-x86_64 -accel tcg and the bare machine (docs/bench.md)
 bench: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge bench-guests
-	@python3 tools/bench.py $(O)
+	@python3 tools/bench.py $(O); first=$$?; python3 tools/bench_saved.py $(O) && exit $$first
 
 ## bench-kvm      exits, instructions and memory beside qemu-system-x86_64 -accel kvm, in the rig
 .PHONY: bench-kvm

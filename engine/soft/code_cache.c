@@ -21,7 +21,6 @@
 #include "engine/soft/translator.h"
 #include "x86/level.h"
 
-enum { HASH_NONE_BYTE = 0xFF };
 
 static size_t pages_of(size_t bytes)
 {
@@ -124,8 +123,8 @@ static void init_frame(struct translator *t)
 
 static void empty_hashes(struct translator *t)
 {
-    memset(t->hash, HASH_NONE_BYTE, sizeof(*t->hash) << TBLOCK_HASH_BITS);
-    memset(t->page_hash, HASH_NONE_BYTE, sizeof(*t->page_hash) << TPAGE_HASH_BITS);
+    memset(t->hash, 0, sizeof(*t->hash) << TBLOCK_HASH_BITS);
+    memset(t->page_hash, 0, sizeof(*t->page_hash) << TPAGE_HASH_BITS);
 }
 
 int translator_create(struct translator **out, struct x86_cpu *cpu)
@@ -149,8 +148,8 @@ int translator_create(struct translator **out, struct x86_cpu *cpu)
     if (err != OK)
         goto fail;
     t->limit = CODE_FIRST;
+    t->block_count = TBLOCK_FIRST;
     init_frame(t);
-    empty_hashes(t);
     stub_emit_all(t);
     *out = t;
     return OK;
@@ -184,7 +183,7 @@ struct tblock *tblock_find(const struct translator *t, uint64_t host, uint8_t mo
 
 struct tblock *tblock_at(const struct translator *t, uint32_t offset)
 {
-    uint32_t low = 0, high = t->block_count;
+    uint32_t low = TBLOCK_FIRST, high = t->block_count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
         if (t->blocks[middle].code <= offset)
@@ -192,7 +191,7 @@ struct tblock *tblock_at(const struct translator *t, uint32_t offset)
         else
             high = middle;
     }
-    assert(low > 0);
+    assert(low > TBLOCK_FIRST);
     return &t->blocks[low - 1];
 }
 
@@ -208,8 +207,10 @@ const struct tsite *tsite_at(const struct translator *t, uint32_t ret)
 void translator_flush_code(struct translator *t)
 {
     t->used = t->first_code;
-    t->block_count = t->site_count = t->granules = t->uop_count = 0;
-    empty_hashes(t);
+    if (t->block_count > TBLOCK_FIRST)
+        empty_hashes(t);
+    t->block_count = TBLOCK_FIRST;
+    t->site_count = t->granules = t->uop_count = 0;
     translator_forget_jumps(t);
     t->epoch++;
     t->stats.flushes++;
@@ -240,7 +241,7 @@ void translator_make_room(struct translator *t)
         t->seen_count = 0;
     }
     t->seen_count += t->block_count;
-    for (uint32_t n = 0; n < t->block_count; n++) {
+    for (uint32_t n = TBLOCK_FIRST; n < t->block_count; n++) {
         uint32_t bit = key_bit(t->blocks[n].host, t->blocks[n].mode);
         t->seen[bit / 64] |= BIT(bit % 64);
     }

@@ -39,7 +39,10 @@ enum {
     THRASH_BITS = 10,
 };
 
-#define TBLOCK_NONE UINT32_MAX
+/* Block 0 is none, so that tables of blocks begin as memory does: what a VM that was just made has not touched costs
+ * nothing. */
+#define TBLOCK_NONE  0u
+#define TBLOCK_FIRST 1u
 
 /* A translated block. Its code has three entries: `code`, with RIP in R11, which sets frame.page and
  * polls; `code` + `body`, for jumps from the same page; `code` + `live`, for those that know vector
