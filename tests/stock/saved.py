@@ -98,6 +98,12 @@ def lodge(*args):
     return done.stdout.decode()
 
 
+def end_all():
+    """What a test that failed has left: forks are nobody's children."""
+    for line in lodge("ps").splitlines()[1:]:
+        subprocess.run([LODGE, "kill", line.split()[0]], timeout=60)
+
+
 def boot(name):
     debian = f"{o.build}/guests/debian-6.1-cloud"
     load = "load" + "".join(f":{word}" for word in o.load.split())
@@ -188,6 +194,7 @@ def main():
     work = tempfile.mkdtemp(prefix="saved.", dir=os.path.abspath(o.build))  # /run/lodge is not ours
     atexit.register(shutil.rmtree, work, True)
     os.environ["XDG_RUNTIME_DIR"] = work
+    atexit.register(end_all)
     o.definition = ["--portable"] if o.portable else []
     if o.tsc_khz:  # no option has it: a file
         with open(f"{work}/vm.toml", "w") as f:
