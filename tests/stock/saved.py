@@ -8,6 +8,7 @@
   --moves N     how often it is moved (5)
   --seed N      of the moments (drawn, and said)
   --engine E    with -e (soft)
+  --sequence S  what it is restored with, in turn: s soft, i soft without its translator, k kvm (siss; kvm: k)
   --vcpus N     2
   --append TEXT for the kernel, --load WORDS for the load ("noavx")
   --file F      moves: begin with this file instead of a boot
@@ -17,8 +18,11 @@
   moves    saved and restored with the translator on and off in turn: guests/user/load.c must find every result right
   beside   a VM that was saved, and went on, passes as well as each copy of it
   forks    so do a VM and three forks of it, at once
+  spoilt   the load finds whatever is wrong: each of its workers is made to fail
+  rests    how long a VM rests when it is saved, by its own clock: a processor that does nothing but look at it
 
-The guest's monotonic clock must not have gone back over a move, nor further than time has passed outside.
+The guest's monotonic clock must not have gone back over a move, nor further than it ran outside: not while it was a
+file. With --leave, what it was is in a file beside (.clock), which --file looks for.
 """
 import argparse
 import atexit
@@ -35,6 +39,8 @@ import time
 BAD = re.compile(rb"FAIL|Oops|Call Trace|BUG: |soft lockup|rcu_sched self|Kernel panic|unstable|segfault")
 EXCUSED = re.compile(rb"x86/fpu: XSAVE consistency problem.*?---\[ end trace", re.S)  # tests/kvm/boot.py
 LEAST, MOST = 0.05, 1.5  # seconds between two moves
+SETTINGS = {"s": ["-e", "soft"], "i": ["-e", "soft", "--translator", "off"], "k": ["-e", "kvm"]}
+REST = 0.2  # seconds that a VM may rest, at most, on a machine with other work
 
 
 class Guest:
@@ -46,13 +52,14 @@ class Guest:
                                         stderr=subprocess.STDOUT)
         atexit.register(self.process.kill)
 
-    def expect(self, pattern, seconds=60):
-        """Waits for it, and forgets what came before it."""
+    def expect(self, pattern, seconds=60, plain=True):
+        """Waits for it, and forgets what came before it, in which nothing bad may be."""
         end = time.monotonic() + seconds * o.slower
         while True:
             found = re.search(pattern, self.output)
             if found:
-                self.check_plain(self.output[:found.end()])
+                if plain:
+                    self.check_plain(self.output[:found.end()])
                 self.output = self.output[found.end():]
                 return found
             if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
@@ -76,11 +83,18 @@ class Guest:
         self.say(b"mono")
         return int(self.expect(rb"load: mono (\d+)\s").group(1)) / 1e9
 
+    def gap(self):
+        self.say(b"gap")
+        return int(self.expect(rb"load: longest gap (\d+) us\s").group(1)) / 1e6
+
     def pass_on(self, file):
-        """Saves it there, and ends it."""
+        """Saves it there, and ends it; its clock, and how much further it may have gone before it was saved."""
+        began, before = time.monotonic(), self.clock()
         lodge("save", self.name, file)
+        saved = time.monotonic()
         lodge("kill", self.name)
         self.process.wait(timeout=60 * o.slower)
+        return before, saved - began
 
     def finish(self):
         self.say(b"end")
@@ -104,9 +118,9 @@ def end_all():
         subprocess.run([LODGE, "kill", line.split()[0]], timeout=60)
 
 
-def boot(name):
+def boot(name, words=()):
     debian = f"{o.build}/guests/debian-6.1-cloud"
-    load = "load" + "".join(f":{word}" for word in o.load.split())
+    load = ":".join(["load", *words, *o.load.split()])
     g = Guest(name, "run", "-e", o.engine, "-c", str(o.vcpus), "-m", "512M", "--name", name, *o.definition,
               "-k", f"{debian}/vmlinuz", "-i", f"{debian}/initrd",
               "--append", f"console=ttyS0 panic=-1 lodge.run={load} {o.append}")
@@ -114,34 +128,49 @@ def boot(name):
     return g
 
 
-def restore(name, file, *options):
-    return Guest(name, "restore", "-e", o.engine, "--name", name, *options, file)
+def restore(name, file, setting=None):
+    return Guest(name, "restore", *(SETTINGS[setting] if setting else ["-e", o.engine]), "--name", name, file)
 
 
-def check_clock(before, after, outside, what):
-    if not 0 <= after - before <= outside:
-        raise AssertionError(f"{what}: the clock went from {before} to {after} s while {outside} s passed outside")
+def check_clock(before, after, ran, what):
+    """It was `before`; then it may have run for `ran` seconds."""
+    if not 0 <= after - before <= ran:
+        raise AssertionError(f"{what}: the clock went from {before} to {after} s while it ran for {ran} s at most")
+
+
+def restore_on_time(name, file, setting, before, ran):
+    """As pass_on() left it."""
+    began = time.monotonic()
+    g = restore(name, file, setting)
+    check_clock(before, g.clock(), ran + time.monotonic() - began, f"restored with {setting}")
+    return g
+
+
+def begin():
+    if not o.file:
+        return boot("vm")
+    with open(f"{o.file}.clock") as f:
+        before, ran = map(float, f.read().split())
+    return restore_on_time("vm", o.file, o.sequence[0], before, ran)
 
 
 def test_moves():
     rng = random.Random(o.seed)
-    g = restore("vm", o.file) if o.file else boot("vm")
+    g = begin()
     for n in range(o.moves):
         g.clock()
         time.sleep(rng.uniform(LEAST, MOST) * o.slower)
-        began, before = time.monotonic(), g.clock()
         file = f"{work}/move{n % 2}"
-        g.pass_on(file)
+        before, ran = g.pass_on(file)
         if rng.random() < 0.3:
             time.sleep(rng.uniform(0, 1))
-        options = ["--translator", "off" if n % 4 == 1 else "on"] if o.engine == "soft" else []
-        g = restore("vm", file, *options)
-        check_clock(before, g.clock(), time.monotonic() - began, f"move {n}")
+        g = restore_on_time("vm", file, o.sequence[n % len(o.sequence)], before, ran)
         time.sleep(rng.uniform(0, 0.2))
     if o.leave:
         time.sleep(rng.uniform(LEAST, MOST) * o.slower)
-        g.clock()
-        g.pass_on(o.leave)
+        before, ran = g.pass_on(o.leave)
+        with open(f"{o.leave}.clock", "w") as f:
+            print(f"{before!r} {ran!r}", file=f)
     else:
         g.finish()
 
@@ -152,11 +181,11 @@ def test_beside():
     copies = []
     for n in range(2):
         time.sleep(rng.uniform(LEAST, MOST))
-        before, began = g.clock(), time.monotonic()
+        began, before = time.monotonic(), g.clock()
         lodge("save", "first", f"{work}/beside{n}")
-        check_clock(before, g.clock(), time.monotonic() - began + 0.2, "the one that was saved")
-        copies.append(restore(f"copy{n}", f"{work}/beside{n}"))
-        copies[-1].clock()
+        saved = time.monotonic()
+        check_clock(before, g.clock(), time.monotonic() - began, "the one that was saved")
+        copies.append(restore_on_time(f"copy{n}", f"{work}/beside{n}", None, before, saved - began))
     time.sleep(rng.uniform(LEAST, MOST))
     for one in (g, *copies):
         one.finish()
@@ -173,6 +202,39 @@ def test_forks():
         one.finish()
 
 
+def test_spoilt():
+    g = boot("spoilt")
+    g.say(b"spoil")
+    time.sleep(1 * o.slower)
+    g.say(b"end")
+    text = g.expect(rb"(?s).*lodge: load: exit 1", 120, plain=False).group()
+    workers = set(re.findall(rb"load: ([\w ]+): \d+ rounds", text))
+    failed = set(re.findall(rb"load: FAIL ([\w ]+): ", text))
+    if not workers or workers != failed:
+        raise AssertionError(f"it did not find what was wrong: {workers - failed}: {text.decode(errors='replace')}")
+    g.process.wait(timeout=60 * o.slower)
+
+
+def test_rests():
+    g = boot("spin", ["spin"])
+    gaps = {False: [], True: []}
+    for save in (False, True) * 7:
+        time.sleep(0.3)
+        g.gap()
+        began = time.monotonic()
+        if save:
+            lodge("save", "spin", f"{work}/spin")
+        else:
+            time.sleep(0.3)
+        took = time.monotonic() - began
+        gaps[save].append(g.gap())
+    print("  ms without: %s; saved: %s; the last save took %.0f ms" % (
+        *(" ".join(f"{1e3 * gap:.1f}" for gap in sorted(gaps[save])) for save in (False, True)), 1e3 * took))
+    if sorted(gaps[True])[3] > REST * o.slower:
+        raise AssertionError("it rests too long")
+    g.finish()
+
+
 def main():
     global o, work, LODGE
     p = argparse.ArgumentParser()
@@ -180,6 +242,7 @@ def main():
     p.add_argument("--moves", type=int, default=5)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     p.add_argument("--engine", default=os.environ.get("LODGE_ENGINE", "soft"))
+    p.add_argument("--sequence")
     p.add_argument("--vcpus", type=int, default=2)
     p.add_argument("--append", default="")
     p.add_argument("--load", default="")
@@ -188,8 +251,9 @@ def main():
     p.add_argument("--tsc-khz", type=int)
     p.add_argument("--slower", type=float, default=1)
     p.add_argument("--portable", action="store_true")
-    p.add_argument("test", nargs="*", default=["moves", "beside", "forks"])
+    p.add_argument("test", nargs="*", default=["moves", "beside", "forks", "spoilt", "rests"])
     o = p.parse_intermixed_args()
+    o.sequence = o.sequence or ("k" if o.engine == "kvm" else "siss")
     LODGE = os.path.abspath(os.path.join(o.build, "lodge"))
     work = tempfile.mkdtemp(prefix="saved.", dir=os.path.abspath(o.build))  # /run/lodge is not ours
     atexit.register(shutil.rmtree, work, True)
