@@ -65,15 +65,15 @@ while :; do
     last=$([ $round -lt $rounds ] || echo yes)
     cat >"$work/job/job" <<EOF
 failed=0
-for file in in/*; do
+for file in in/*[0-9]; do
     $in_rig --moves 0 --file \$file $([ "$last" ] || echo '--leave out/${file#in/}') moves || failed=1
 done
 exit \$failed
 EOF
     rig $((120 + guests * 80))
     [ -z "$last" ] || break
-    for file in "$work"/files/*; do
-        outside --moves 1 --file "$file" --leave "$file"
+    for file in "$work"/files/*[0-9]; do # with its clock in a file beside it
+        outside --moves 1 --sequence si --file "$file" --leave "$file"
     done
     round=$((round + 1))
 done

@@ -26,6 +26,7 @@ file. With --leave, what it was is in a file beside (.clock), which --file looks
 """
 import argparse
 import atexit
+import itertools
 import os
 import random
 import re
@@ -146,17 +147,18 @@ def restore_on_time(name, file, setting, before, ran):
     return g
 
 
-def begin():
+def begin(settings):
     if not o.file:
         return boot("vm")
     with open(f"{o.file}.clock") as f:
         before, ran = map(float, f.read().split())
-    return restore_on_time("vm", o.file, o.sequence[0], before, ran)
+    return restore_on_time("vm", o.file, next(settings), before, ran)
 
 
 def test_moves():
     rng = random.Random(o.seed)
-    g = begin()
+    settings = itertools.cycle(o.sequence)
+    g = begin(settings)
     for n in range(o.moves):
         g.clock()
         time.sleep(rng.uniform(LEAST, MOST) * o.slower)
@@ -164,7 +166,7 @@ def test_moves():
         before, ran = g.pass_on(file)
         if rng.random() < 0.3:
             time.sleep(rng.uniform(0, 1))
-        g = restore_on_time("vm", file, o.sequence[n % len(o.sequence)], before, ran)
+        g = restore_on_time("vm", file, next(settings), before, ran)
         time.sleep(rng.uniform(0, 0.2))
     if o.leave:
         time.sleep(rng.uniform(LEAST, MOST) * o.slower)
