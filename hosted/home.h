@@ -56,6 +56,7 @@ struct home {
     struct log_limit log_limit;
     struct console console;
     struct vcpu_threads threads;
+    struct thread stream_thread[2], verify_thread;
     struct freeze freeze;   /* main thread */
     struct control control; /* main thread */
 

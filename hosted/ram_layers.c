@@ -370,11 +370,12 @@ static bool is_private(uint64_t entry)
 /* Is that page to be in the new layer? */
 static bool is_to_move(const struct ram *ram, uint64_t at, uint64_t entry)
 {
-    bool covered = is_covered(ram, at);
+    bool covered;
 
-    if (!is_private(entry) && !(ram->moves_all && covered))
+    if (!is_private(entry) && !ram->moves_all)
         return false;
-    return covered || !is_zero(ram->base + at);
+    covered = is_covered(ram, at);
+    return covered || (is_private(entry) && !is_zero(ram->base + at));
 }
 
 /* What is zero stays a hole. */

@@ -8,50 +8,50 @@
 #include "hosted/thread.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
+#include <sys/prctl.h>
 
 #include "core/err.h"
+#include "core/mem.h"
 #include "core/seam.h"
 #include "hosted/terminal.h"
 
 enum { STACK_SIZE = 256 << 10, STACK_GUARD = 64 << 10 };
 
-struct start {
-    void (*body)(void *arg);
-    void *arg;
-    _Atomic uint32_t begun;
-};
-
 static void *begin(void *p)
 {
-    struct start *s = p; /* on the creator's stack: gone once begun is 1 */
-    void (*body)(void *arg) = s->body;
-    void *arg = s->arg;
+    struct thread *t = p;
+    void (*body)(void *arg) = t->body;
+    void *arg = t->arg;
 
+    (void)prctl(PR_SET_NAME, t->name, 0, 0, 0);
     terminal_thread_prepare();
-    atomic_store(&s->begun, 1);
-    seam_wake(&s->begun, true); /* an address, nothing more, should it be gone */
+    atomic_store(&t->begun, 1);
+    seam_wake(&t->begun, true); /* an address, nothing more, should it be gone */
     body(arg);
     return NULL;
 }
 
-int thread_start(const char *name, void (*body)(void *arg), void *arg)
+int thread_start(struct thread *t, const char *name, void (*body)(void *arg), void *arg)
 {
-    struct start s = {.body = body, .arg = arg};
     pthread_attr_t attr;
     pthread_t thread;
     int error;
 
+    t->body = body;
+    t->arg = arg;
+    (void)str_copy(t->name, sizeof(t->name), name);
+    atomic_init(&t->begun, 0);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_SIZE + STACK_GUARD); /* glibc takes the guard from it */
     pthread_attr_setguardsize(&attr, STACK_GUARD);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    error = pthread_create(&thread, &attr, begin, &s);
+    error = pthread_create(&thread, &attr, begin, t);
     pthread_attr_destroy(&attr);
-    if (error)
-        return ERR_NO_MEMORY;
-    while (atomic_load(&s.begun) == 0)
-        seam_wait(&s.begun, 0, UINT64_MAX);
-    (void)pthread_setname_np(thread, name);
-    return OK;
+    return error ? ERR_NO_MEMORY : OK;
+}
+
+void thread_await(struct thread *t)
+{
+    while (atomic_load(&t->begun) == 0)
+        seam_wait(&t->begun, 0, UINT64_MAX);
 }

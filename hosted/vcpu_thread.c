@@ -37,21 +37,29 @@ static void run_rounds(void *arg)
 
 int vcpu_threads_create(struct vcpu_threads *t, struct vm *vm)
 {
-    *t = (struct vcpu_threads){.vm = vm};
+    t->vm = vm;
+    atomic_init(&t->ready, 0);
+    atomic_init(&t->round, 0);
+    atomic_init(&t->running, 0);
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         char name[16];
         int err;
 
-        t->thread[i] = (struct vcpu_thread){.all = t, .id = i};
+        t->thread[i].all = t;
+        t->thread[i].id = i;
         snprintf(name, sizeof(name), "vcpu%u", i);
-        err = thread_start(name, run_rounds, &t->thread[i]);
+        err = thread_start(&t->thread[i].thread, name, run_rounds, &t->thread[i]);
         if (err)
             return err;
     }
-    /* What they open they must have opened before the sandbox comes into force. */
-    for (uint32_t n; (n = atomic_load_explicit(&t->ready, memory_order_acquire)) < vm->vcpu_count;)
-        seam_wait(&t->ready, n, UINT64_MAX);
     return OK;
+}
+
+/* What they open they must have opened before the sandbox comes into force. */
+void vcpu_threads_await(struct vcpu_threads *t)
+{
+    for (uint32_t n; (n = atomic_load_explicit(&t->ready, memory_order_acquire)) < t->vm->vcpu_count;)
+        seam_wait(&t->ready, n, UINT64_MAX);
 }
 
 void vcpu_threads_go(struct vcpu_threads *t)

@@ -405,6 +405,7 @@ static void run_stream(void *arg)
 /* Threads and sandbox: from here on the process can do no more than it needs. */
 static int enclose(struct home *h, char *message)
 {
+    bool verifies = h->origin && h->origin->file && !h->options.verify;
     int err = OK;
 
     snprintf(message, MESSAGE, "cannot start threads (raise 'ulimit -u' or 'ulimit -v')");
@@ -416,13 +417,20 @@ static int enclose(struct home *h, char *message)
     if (!err)
         err = outstream_init(&h->err, STDERR_FILENO, ERR_SIZE, "messages", NULL, NULL);
     if (!err)
-        err = thread_start("stdout", run_stream, &h->out);
+        err = thread_start(&h->stream_thread[0], "stdout", run_stream, &h->out);
     if (!err)
-        err = thread_start("stderr", run_stream, &h->err);
-    if (!err && h->origin && h->origin->file && !h->options.verify)
-        err = thread_start("verify", restore_verify, h);
+        err = thread_start(&h->stream_thread[1], "stderr", run_stream, &h->err);
+    if (!err && verifies)
+        err = thread_start(&h->verify_thread, "verify", restore_verify, h);
     if (!err)
         err = vcpu_threads_create(&h->threads, &h->vm);
+    if (!err) { /* all at once */
+        vcpu_threads_await(&h->threads);
+        thread_await(&h->stream_thread[0]);
+        thread_await(&h->stream_thread[1]);
+        if (verifies)
+            thread_await(&h->verify_thread);
+    }
     if (!err && !h->options.no_sandbox)
         err = sandbox_enter(message, MESSAGE);
     return err;
