@@ -34,7 +34,7 @@ struct ram {
     uint8_t *base; /* of one mapping, whose address stays */
     uint64_t size;
     int fd; /* the memfd that all of it is a shared mapping of; -1: it is private, over layers */
-    bool moves_all; /* ram_begin_move: layers or extents run short */
+    uint32_t merged; /* ram_begin_move: layers (a bit each) that end with this move, since they or extents run short */
     int pagemap;    /* /proc/self/pagemap, -1: there is none */
     int statm;      /* likewise */
     uint64_t own;   /* pages of the whole process that are its own, when memory was last frozen */
@@ -76,7 +76,8 @@ int must_check ram_freeze_shared(struct ram *ram);
 int must_check ram_begin_move(struct ram *ram, uint32_t *layer);
 int must_check ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece);
 uint64_t ram_pieces(const struct ram *ram);
-/* About how many bytes of private memory there are to move: what the process has got of its own since the last time. */
+/* About how many bytes there are to move, after ram_begin_move: what the process has got of its own since the last
+ * time; all, if layers are merged. */
 uint64_t ram_to_move(const struct ram *ram);
 /* Layers that nothing is mapped from any more are closed. */
 void ram_end_move(struct ram *ram);

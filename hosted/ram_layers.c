@@ -17,7 +17,8 @@
  * over them. Which they are says /proc/self/pagemap: present or swapped out, and no file's (Linux's
  * Documentation/admin-guide/mm/pagemap.rst). That is done in pieces, with the VM at rest for each, so that only what was
  * written since is left for the last rest; or, where there is little to move, all of it there. Pages between two that lie close together are moved with them. When
- * layers or extents run short, all that is mapped from layers is moved, and so all old layers end.
+ * layers run short, what is mapped from all but the largest is moved as well, and when extents do, what is mapped from any, so that
+ * those layers end.
  *
  * A page of a layer that the guest has written since is held twice. If nobody else has the layer it is given
  * back, by punching a hole there: by ram_move_piece where it maps something else, by ram_tidy_piece now and then. A
@@ -145,11 +146,12 @@ static uint32_t find(const struct ram *ram, uint64_t at)
     return low;
 }
 
-static bool is_covered(const struct ram *ram, uint64_t at)
+/* What covers that page, NULL: nothing. */
+static const struct ram_extent *covering(const struct ram *ram, uint64_t at)
 {
     uint32_t i = find(ram, at);
 
-    return i < ram->extents && ram->extent[i].at <= at;
+    return i < ram->extents && ram->extent[i].at <= at ? &ram->extent[i] : NULL;
 }
 
 /* What of x lies in front of `at`, or behind it. */
@@ -337,7 +339,7 @@ uint64_t ram_to_move(const struct ram *ram)
 {
     uint64_t own = own_pages(ram);
 
-    if (own == 0) /* all of it, for all we know */
+    if (own == 0 || ram->merged) /* all of it, for all we know */
         return ram->size;
     return own > ram->own ? (own - ram->own) * PAGE_SIZE : 0;
 }
@@ -370,12 +372,14 @@ static bool is_private(uint64_t entry)
 /* Is that page to be in the new layer? */
 static bool is_to_move(const struct ram *ram, uint64_t at, uint64_t entry)
 {
-    bool covered;
+    const struct ram_extent *e;
 
-    if (!is_private(entry) && !ram->moves_all)
+    if (!is_private(entry) && !ram->merged)
         return false;
-    covered = is_covered(ram, at);
-    return covered || (is_private(entry) && !is_zero(ram->base + at));
+    e = covering(ram, at);
+    if (is_private(entry))
+        return e || !is_zero(ram->base + at);
+    return e && (ram->merged >> e->layer & 1);
 }
 
 /* What is zero stays a hole. */
@@ -446,16 +450,34 @@ int ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece)
     return err ? err : move_run(ram, layer, from, to);
 }
 
+/* Which layers are to end, as bits. */
+static uint32_t layers_to_merge(const struct ram *ram)
+{
+    uint64_t mapped[RAM_LAYERS] = {0};
+    uint32_t used = 0, all = 0, largest = 0;
+
+    for (uint32_t n = 0; n < ram->extents; n++)
+        mapped[ram->extent[n].layer] += ram->extent[n].size;
+    for (uint32_t i = 0; i < RAM_LAYERS; i++) {
+        if (ram->layer[i].fd < 0)
+            continue;
+        used++;
+        all |= UINT32_C(1) << i;
+        if (mapped[i] > mapped[largest])
+            largest = i;
+    }
+    if (ram->extents > RAM_EXTENTS / 2)
+        return all;
+    return used + 1 >= RAM_LAYERS ? all & ~(UINT32_C(1) << largest) : 0;
+}
+
 int ram_begin_move(struct ram *ram, uint32_t *layer)
 {
-    uint32_t used = 0;
     int fd, err;
 
     if (ram->pagemap < 0)
         return ERR_UNSUPPORTED;
-    for (uint32_t i = 0; i < RAM_LAYERS; i++)
-        used += ram->layer[i].fd >= 0;
-    ram->moves_all = used + 1 >= RAM_LAYERS || ram->extents > RAM_EXTENTS / 2;
+    ram->merged = layers_to_merge(ram);
     fd = memfd_create("lodge-layer", MFD_CLOEXEC);
     if (fd < 0)
         return ERR_NO_MEMORY;
