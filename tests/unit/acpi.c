@@ -157,6 +157,31 @@ static void test_mcfg(void)
     CHECK_EQ(p[55], LODGE_ECAM_BUSES - 1);
 }
 
+static bool dsdt_has(const void *bytes, size_t size)
+{
+    const uint8_t *p = at(load_u64(find("FACP") + 140));
+    return memmem(p, load_u32(p + 4), bytes, size) != NULL;
+}
+
+/* What Linux's drivers/virt/vmgenid.c looks for: the name that it knows the device by, a package of two integers, and
+ * that the event notifies the device. */
+static void test_generation(void)
+{
+    static const uint8_t compatible[] = "\x08_CID\x0DVM_Gen_Counter";
+    static const uint8_t dos_name[] = "\x08_DDN\x0DVM_Gen_Counter";
+    static const uint8_t address[] = {0x08, 'A', 'D', 'D', 'R', 0x12, 8, 2, 0x0C, 0x00, 0xF0, 0x0F, 0x00, 0x00};
+    static const uint8_t event[] = {0x14, 19,  '_', 'E', '0', '0', 0,   0x86, '\\', '.',
+                                    '_',  'S', 'B', '_', 'V', 'G', 'E', 'N',  0x0A, 0x80};
+    build(1);
+    CHECK(dsdt_has(compatible, sizeof(compatible)));
+    CHECK(dsdt_has(dos_name, sizeof(dos_name)));
+    CHECK(dsdt_has(address, sizeof(address)));
+    CHECK(dsdt_has(event, sizeof(event)));
+    CHECK_EQ(load_u32(address + 9), BOOT_GENERATION);
+    CHECK_EQ(BOOT_GENERATION % 4096, 0); /* nothing else is in that page */
+    CHECK(BOOT_GENERATION >= BOOT_ACPI + BOOT_ACPI_SIZE);
+}
+
 /* Every area that is too small is refused, and not written beyond. */
 static void test_small_areas(void)
 {
@@ -287,6 +312,7 @@ int main(void)
     UNIT_RUN(test_fadt);
     UNIT_RUN(test_madt);
     UNIT_RUN(test_mcfg);
+    UNIT_RUN(test_generation);
     UNIT_RUN(test_small_areas);
     UNIT_RUN(test_deterministic);
     UNIT_RUN(test_aml_encoding);

@@ -105,6 +105,26 @@ static void test_new_identity(void)
     CHECK_EQ(board_in(&b, GPE, 2), 0);
 }
 
+/* A VM that is saved before its guest has taken the event, or enabled it, has it still. */
+static void test_identity_is_saved(void)
+{
+    for (unsigned int n = 0; n < 4; n++) {
+        uint8_t state[BOARD_STATE];
+        unit_context("status %u, enable %u", n & 1, n >> 1);
+        setup();
+        if (n & 1)
+            acpi_pm_new_identity(&pm);
+        board_out(&b, GPE + 1, 1, n >> 1);
+        size_t size = board_save(&b, state);
+        setup();
+        CHECK_EQ(board_check(&b, state, size), OK);
+        board_load(&b, state, size);
+        CHECK_EQ(board_in(&b, GPE, 2), (n & 1) | (n >> 1) << 8);
+        CHECK_EQ(b.level[SCI], n == 3);
+    }
+    unit_context(NULL);
+}
+
 static void test_timer(void)
 {
     setup();
@@ -213,6 +233,7 @@ int main(void)
     UNIT_RUN(test_power_off);
     UNIT_RUN(test_power_button);
     UNIT_RUN(test_new_identity);
+    UNIT_RUN(test_identity_is_saved);
     UNIT_RUN(test_timer);
     UNIT_RUN(test_timer_event);
     UNIT_RUN(test_state_refused);

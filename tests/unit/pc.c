@@ -297,6 +297,36 @@ static void test_new_identity(void)
     pc_env_destroy(&e);
 }
 
+static unsigned int told;
+
+static void note_code_written(struct vm *vm, const uint8_t *host, size_t size)
+{
+    (void)vm;
+    (void)host;
+    CHECK_EQ(size, 16);
+    told++;
+}
+
+/* A guest that runs code out of the id's page, under an engine that translated it. */
+static void test_new_identity_in_code(void)
+{
+    static struct pc_env e;
+    static _Atomic uint32_t state[MIB(32) / 4096];
+    pc_env_create(&e, 1);
+    CHECK_EQ(pc_env_build(&e), OK);
+    CHECK_EQ(pc_env_boot(&e), OK);
+    e.vm.mem.slot[0].page_state = state;
+    e.vm.code_written = note_code_written;
+    pc_new_identity(&e.vm);
+    CHECK_EQ(told, 0);
+    state[BOOT_GENERATION / 4096] = GUEST_PAGE_CODE;
+    pc_new_identity(&e.vm);
+    CHECK_EQ(told, 1);
+    e.vm.mem.slot[0].page_state = NULL;
+    e.vm.code_written = NULL;
+    pc_env_destroy(&e);
+}
+
 static void test_console(void)
 {
     static struct pc_env e;
@@ -386,6 +416,36 @@ static void test_save_load(void)
     pc_env_destroy(&e);
 }
 
+/* ACPI's section had no general-purpose events in its version 1. */
+static void test_old_acpi_section(void)
+{
+    static struct pc_env e;
+    static uint8_t before[1 << 17], old[1 << 17], after[1 << 17];
+    static const uint8_t version_1[9];
+    struct state_writer w = {.buf = old, .size = sizeof(old)};
+    struct state_header h;
+    struct state_reader payload;
+    pc_env_create(&e, 1);
+    CHECK_EQ(pc_env_build(&e), OK);
+    CHECK_EQ(pc_env_boot(&e), OK);
+    size_t size = save(&e, before, sizeof(before));
+    struct state_reader stream = {.buf = before, .size = size};
+    while (state_next_section(&stream, &h, &payload) == OK) {
+        bool acpi = strcmp(h.name, "acpi_pm") == 0;
+        size_t begin = state_begin_section(&w, h.name, h.instance, acpi ? 1 : h.version);
+        if (acpi)
+            state_put_bytes(&w, version_1, sizeof(version_1));
+        else
+            state_put_bytes(&w, payload.buf, payload.size);
+        state_end_section(&w, begin);
+    }
+    CHECK_EQ(w.used, size - 2);
+    CHECK_EQ(state_load_all(&e.vm.state, old, w.used), (uint64_t)ERR_VERSION);
+    CHECK_EQ(save(&e, after, sizeof(after)), size);
+    check_same_state(before, after, size);
+    pc_env_destroy(&e);
+}
+
 int main(void)
 {
     UNIT_RUN(test_create_destroy);
@@ -398,7 +458,9 @@ int main(void)
     UNIT_RUN(test_boot_error);
     UNIT_RUN(test_isa_lines);
     UNIT_RUN(test_new_identity);
+    UNIT_RUN(test_new_identity_in_code);
     UNIT_RUN(test_console);
     UNIT_RUN(test_save_load);
+    UNIT_RUN(test_old_acpi_section);
     return unit_done();
 }
