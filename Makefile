@@ -112,7 +112,7 @@ unit: $(UNIT_BINS)
 # --- fuzzing: tests/fuzz/NAME.c -> build/fuzz/NAME, seeds in tests/fuzz/corpus/NAME ---------------
 
 FUZZ_NAMES := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
-FUZZ_LIB := $(patsubst %.c,$(O)/fuzz/obj/%.o,tests/lib/fake_seam.c)
+FUZZ_LIB := $(patsubst %.c,$(O)/fuzz/obj/%.o,tests/lib/fake_seam.c tests/lib/pc_env.c tests/lib/boot_env.c tests/lib/unit.c)
 FUZZ_CFLAGS = $(COMMON) -O1 -g -D_GNU_SOURCE -DLODGE_DEBUG=1 -fno-sanitize-recover=all
 
 $(O)/fuzz/obj/tests/%.o: tests/%.c

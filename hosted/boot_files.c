@@ -21,6 +21,17 @@
 
 #include "core/err.h"
 
+/* A fork boots what its original does. What cannot be used is left out: a reset is the end then. */
+static void adopt_originals(struct home *h, const struct frozen *f)
+{
+    if (f->kernel < 0 || file_adopt(&h->kernel, f->kernel) != OK) {
+        h->kernel.fd = -1;
+        return;
+    }
+    if (f->initrd >= 0 && file_adopt(&h->initrd, f->initrd) != OK)
+        h->kernel.fd = h->initrd.fd = -1;
+}
+
 int boot_files_open(struct home *h, char *message)
 {
     const struct vm_config *c = &h->options.config;
@@ -34,6 +45,8 @@ int boot_files_open(struct home *h, char *message)
         err = file_keep(&h->kernel, &kernel, message, OPTIONS_MESSAGE);
     if (!err && c->initrd[0])
         err = file_keep(&h->initrd, &initrd, message, OPTIONS_MESSAGE);
+    if (h->origin && h->origin->frozen)
+        adopt_originals(h, h->origin->frozen);
     h->kernel.ram = h->initrd.ram = &h->ram;
     return err == ERR_PERMISSION ? ERR_INVALID : err; /* the user's to mend, not the host's */
 }
@@ -135,6 +148,7 @@ int boot_files_boot(struct home *h, char *message)
     h->vm.mem.late = late ? &h->late : NULL;
     err = pc_boot(&h->vm, &files, why);
     if (err && !tell_failure(h, message))
-        snprintf(message, OPTIONS_MESSAGE, "cannot boot '%s': %s", h->options.config.kernel, why);
+        snprintf(message, OPTIONS_MESSAGE, "cannot boot '%s': %s",
+                 h->options.config.kernel[0] ? h->options.config.kernel : "the original's kernel", why);
     return err;
 }

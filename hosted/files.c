@@ -159,6 +159,12 @@ int file_keep(struct file_kept *out, const struct file_request *r, char *message
     return err;
 }
 
+int file_adopt(struct file_kept *out, int fd)
+{
+    *out = (struct file_kept){.fd = fd};
+    return fstat(fd, &out->stat) == 0 && S_ISREG(out->stat.st_mode) && out->stat.st_size > 0 ? OK : ERR_INVALID;
+}
+
 static bool is_same(const struct timespec *a, const struct timespec *b)
 {
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;

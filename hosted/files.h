@@ -46,6 +46,8 @@ struct file_kept {
 /* The same errors. */
 int must_check file_keep(struct file_kept *out, const struct file_request *r, char *message,
                          size_t message_size);
+/* Takes one that is open already, if it is a regular file: else ERR_INVALID. */
+int must_check file_adopt(struct file_kept *out, int fd);
 /* struct boot_file.read, of a struct file_kept. A file that has changed since it was opened is not
  * read: ERR_IO. */
 int file_kept_read(void *file, uint64_t offset, void *to, size_t n);

@@ -235,6 +235,8 @@ static int describe(const struct home *h, const uint8_t *machine, size_t size, i
         .engine = h->engine->name,
         .interpret = h->vm.interpret,
         .ram = &h->ram,
+        .kernel = h->kernel.fd,
+        .initrd = h->initrd.fd,
     };
 
     *count = frozen_describe(&s, files);

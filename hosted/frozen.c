@@ -6,7 +6,8 @@
  * It is descriptors: a memfd with a description, and the layers of memory. The description is sections: those of
  * machine/saved.c, and `layers`:
  *
- *   engine's name (8 bytes), interpret (bool), layers (u32), for each: is it a memfd (bool);
+ *   engine's name (8 bytes), interpret (bool), are there kernel and initrd (bool each), which come behind the layers;
+ *   layers (u32), for each: is it a memfd (bool);
  *   extents (u32), for each: at, size, offset (u64), layer (u32)
  *
  * Whoever sends it is a process that runs a guest, and so may be the guest's: what is received is checked like a
@@ -42,6 +43,8 @@ static void put_layers(const struct frozen_source *s, const uint32_t *number, ui
     snprintf(engine, sizeof(engine), "%s", s->engine);
     state_put_bytes(w, engine, sizeof(engine));
     state_put_bool(w, s->interpret);
+    state_put_bool(w, s->kernel >= 0);
+    state_put_bool(w, s->initrd >= 0);
     state_put_u32(w, layers);
     for (uint32_t i = 0; i < RAM_LAYERS; i++) {
         if (s->ram->layer[i].fd >= 0)
@@ -73,7 +76,7 @@ static int memory_file(const uint8_t *bytes, size_t size)
 
 uint32_t frozen_describe(const struct frozen_source *s, int files[FROZEN_FILES])
 {
-    uint32_t number[RAM_LAYERS] = {0}, layers = 0;
+    uint32_t number[RAM_LAYERS] = {0}, layers = 0, count;
     struct state_writer w = {0};
 
     for (uint32_t i = 0; i < RAM_LAYERS; i++) {
@@ -95,7 +98,12 @@ uint32_t frozen_describe(const struct frozen_source *s, int files[FROZEN_FILES])
     }
     files[0] = memory_file(w.buf, w.used);
     free(w.buf);
-    return files[0] < 0 ? 0 : 1 + layers;
+    count = 1 + layers;
+    if (s->kernel >= 0)
+        files[count++] = s->kernel;
+    if (s->initrd >= 0)
+        files[count++] = s->initrd;
+    return files[0] < 0 ? 0 : count;
 }
 
 /* --- receiving -----------------------------------------------------------------------------------
@@ -160,13 +168,23 @@ static bool extents_are_right(const struct frozen *f)
     return true;
 }
 
-static bool get_layers(struct frozen *f, struct state_reader *r, uint32_t layers)
+/* Of the files that came, kernel and initrd are the last. */
+static bool get_layers(struct frozen *f, struct state_reader *r)
 {
+    bool kernel, initrd;
+
     state_get_bytes(r, f->engine, sizeof(f->engine));
     f->interpret = state_get_bool(r);
-    if (state_get_u32(r) != layers || f->engine[ENGINE_SIZE - 1] != '\0')
+    kernel = state_get_bool(r);
+    initrd = state_get_bool(r);
+    f->layers = state_get_u32(r);
+    if (f->engine[ENGINE_SIZE - 1] != '\0' || f->layers > RAM_LAYERS || f->layers + kernel + initrd != f->opened)
         return false;
-    for (uint32_t i = 0; i < layers; i++)
+    if (kernel)
+        f->kernel = f->layer[f->layers];
+    if (initrd)
+        f->initrd = f->layer[f->opened - 1];
+    for (uint32_t i = 0; i < f->layers; i++)
         f->is_memory[i] = state_get_bool(r);
     f->extents = state_get_u32(r);
     if (r->failed || f->extents > RAM_EXTENTS || (r->size - r->used) != (size_t)f->extents * EXTENT_SIZE)
@@ -184,7 +202,7 @@ static int parse(struct frozen *f, size_t size, char *message)
     if (err)
         return err;
     if (state_next_section(&stream, &header, &payload) != OK || strcmp(header.name, "layers") != 0 ||
-        header.version != VERSION || stream.used != stream.size || !get_layers(f, &payload, f->layers))
+        header.version != VERSION || stream.used != stream.size || !get_layers(f, &payload))
         return not_understood(message);
     return OK;
 }
@@ -198,7 +216,7 @@ static int open_to_read(int fd)
     return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
-static int take_layers(struct frozen *f, const int *files, uint32_t count, char *message)
+static int take_files(struct frozen *f, const int *files, uint32_t count, char *message)
 {
     for (uint32_t i = 0; i < count; i++) {
         f->layer[i] = open_to_read(files[i]);
@@ -207,7 +225,7 @@ static int take_layers(struct frozen *f, const int *files, uint32_t count, char 
                      seam_errno_hint(errno));
             return ERR_IO;
         }
-        f->layers++;
+        f->opened++;
     }
     return OK;
 }
@@ -217,11 +235,11 @@ int frozen_take(struct frozen *f, const int *files, uint32_t count, char *messag
     size_t size = 0;
     int err;
 
-    *f = (struct frozen){0};
+    *f = (struct frozen){.kernel = -1, .initrd = -1};
     err = count < 1 || count > FROZEN_FILES ? not_understood(message)
                                             : read_description(f, files[0], &size, message);
     if (!err)
-        err = take_layers(f, files + 1, count - 1, message);
+        err = take_files(f, files + 1, count - 1, message);
     if (!err)
         err = parse(f, size, message);
     for (uint32_t i = 0; i < count; i++)
@@ -321,7 +339,7 @@ const uint8_t *frozen_view(struct frozen *f, char *message)
 
 void frozen_close(struct frozen *f)
 {
-    for (uint32_t i = 0; i < f->layers; i++)
+    for (uint32_t i = 0; i < f->opened; i++)
         close(f->layer[i]);
     free(f->bytes);
     free(f->range);

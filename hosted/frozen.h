@@ -8,7 +8,7 @@
 #include "hosted/saved_file.h"
 
 enum {
-    FROZEN_FILES = 1 + RAM_LAYERS, /* descriptors at most: the description, then the layers */
+    FROZEN_FILES = 1 + RAM_LAYERS + 2, /* descriptors at most: the description, the layers, kernel and initrd */
     FROZEN_MAX = 32 << 20,         /* bytes of a description */
 };
 
@@ -18,10 +18,11 @@ struct frozen_source {
     const char *engine;
     bool interpret;
     const struct ram *ram;
+    int kernel, initrd; /* what a reset boots, -1: there is none */
 };
 
 /* Makes the description and puts all descriptors into files[FROZEN_FILES]: the first is the caller's to
- * close, the others are RAM's. Their number, or 0: no memory. In the sandbox. */
+ * close, the others are whose they were. Their number, or 0: no memory. In the sandbox. */
 uint32_t frozen_describe(const struct frozen_source *s, int files[FROZEN_FILES]);
 
 /* What was received. */
@@ -29,8 +30,9 @@ struct frozen {
     struct saved saved;
     char engine[8];
     bool interpret;
-    uint32_t layers, extents;
-    int layer[RAM_LAYERS]; /* to read only */
+    uint32_t opened, layers, extents;
+    int layer[RAM_LAYERS + 2]; /* to read only; kernel and initrd behind the layers */
+    int kernel, initrd;        /* two of these, -1: there is none */
     bool is_memory[RAM_LAYERS];
     const uint8_t *extent_bytes; /* frozen_extent */
     uint8_t *bytes;

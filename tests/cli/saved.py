@@ -245,6 +245,31 @@ def test_fork():
     forget()
 
 
+def test_reset_of_forks():
+    """They boot what the original was booted from: a copy's copy, too, and one of a restored VM is at its end."""
+    p = start("vm")
+    check_status(run("fork", "vm"), OK)
+    check_status(run("fork", "vm-1"), OK)
+    for name in ("vm-1", "vm-1-1"):
+        c = attach(name)
+        check(ask(c, b"n") == b"<1>", "runs")
+        check_status(run("reset", name), OK)
+        check(b"clean" in read_until(c.stdout, b"ready\r\n"), "zeroed memory")
+        check(ask(c, b"n") == b"<0>" and ask(c, b"q") == b"<n>", "from the beginning")
+        check_status(run("kill", name), OK)
+    check(ask(p, b"q") == b"<y>", "the original's memory")
+    file = saved("vm", "saved", p)
+    p = restore(file)
+    check(ask(p, b"q") == b"<y>", "restored")
+    check_status(run("fork", "vm"), OK)
+    c = attach("vm-1")
+    check(ask(c, b"q") == b"<y>", "forked")
+    check_status(run("reset", "vm-1"), OK)
+    check(c.wait(timeout=20 * SLOWER) == OK, "its end")
+    end(p, "vm")
+    forget()
+
+
 def test_fork_names():
     p = start("vm")
     check(run("fork", "--name", "x", "vm").out.split() == ["x"], "one with a name of its own")
