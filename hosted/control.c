@@ -353,26 +353,19 @@ void control_handle(struct home *h, const struct pollfd *p)
 /* --- freezing ------------------------------------------------------------------------------------
  */
 
-static void mark_shared(struct home *h)
-{
-    for (uint32_t i = 0; i < RAM_LAYERS; i++)
-        h->ram.layer[i].is_shared |= h->ram.layer[i].fd >= 0;
-}
-
 static void hand_over(struct home *h, struct control_client *c, const int *files, uint32_t count)
 {
-    bool sent = control_send(c->fd, "ok", 2, files, count);
+    bool ours = !c->for_fork || ram_share_layers(&h->ram), sent = ours && control_send(c->fd, "ok", 2, files, count);
 
     close(files[0]);
-    if (!sent) {
+    if (!ours)
+        answer_error(h, c, "the host does not let its memory be sealed");
+    else if (!sent)
         drop(h, c);
-        return;
-    }
-    c->role = c->for_fork ? CONTROL_ASKING : CONTROL_READING;
-    if (c->for_fork)
-        mark_shared(h);
-    else
+    else if (!c->for_fork) {
+        c->role = CONTROL_READING;
         lend_layers(h, c);
+    }
 }
 
 static void finish_freeze(struct home *h)

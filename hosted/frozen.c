@@ -11,8 +11,8 @@
  *   extents (u32), for each: at, size, offset (u64), layer (u32)
  *
  * Whoever sends it is a process that runs a guest, and so may be the guest's: what is received is checked like a
- * file. Layers are opened anew, to read only, before any use: what came may be written to, and a VM that is
- * made of it shall not be able to write into what others read.
+ * file. Memory that a VM is made of must be sealed, so that nobody can write to it any more: not its original, nor
+ * any other of its copies. Whatever came is opened anew, to read only, before any use.
  */
 #include "hosted/frozen.h"
 
@@ -257,6 +257,10 @@ int frozen_map(const struct frozen *f, struct ram *ram, char *message)
     for (uint32_t i = 0; i < f->layers && !err; i++) {
         int fd = fcntl(f->layer[i], F_DUPFD_CLOEXEC, 0);
 
+        if (f->is_memory[i] && !ram_is_sealed(f->layer[i])) {
+            snprintf(message, SAVED_MESSAGE, "cannot take over the VM's memory: its process could still write to it");
+            return ERR_CORRUPT;
+        }
         err = fd < 0 ? ERR_NO_MEMORY : ram_add_layer(ram, fd, f->is_memory[i], &layer[i]);
         if (!err)
             ram->layer[layer[i]].is_shared = true;

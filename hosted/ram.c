@@ -42,7 +42,7 @@ static void *map(struct ram *ram, uint64_t size, bool shared)
 {
     if (!shared)
         return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    ram->fd = memfd_create("lodge-ram", MFD_CLOEXEC);
+    ram->fd = memfd_create("lodge-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (ram->fd < 0 || ftruncate(ram->fd, (off_t)size) != 0)
         return MAP_FAILED;
     return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram->fd, 0);

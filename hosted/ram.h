@@ -85,6 +85,10 @@ void ram_end_move(struct ram *ram);
 void ram_tidy_piece(struct ram *ram, uint64_t piece);
 /* Is there anything that could be given back? */
 bool ram_can_be_tidied(const struct ram *ram);
+/* Before another VM gets the layers: nobody can write to them any more, for ever. False: that cannot be. And: can
+ * nobody write to that memfd any more? */
+bool must_check ram_share_layers(struct ram *ram);
+bool ram_is_sealed(int fd);
 /* All layers are closed and forgotten; what is mapped stays so. */
 void ram_drop_layers(struct ram *ram);
 

@@ -20,6 +20,9 @@
  * layers run short, what is mapped from all but the largest is moved as well, and when extents do, what is mapped from any, so that
  * those layers end.
  *
+ * Layers that another VM gets are sealed before (fcntl(2), F_ADD_SEALS): from then on nobody can write to them, this process
+ * included, whatever its guest may have made of it.
+ *
  * A page of a layer that the guest has written since is held twice. If nobody else has the layer it is given
  * back, by punching a hole there: by ram_move_piece where it maps something else, by ram_tidy_piece now and then. A
  * hole does not touch private copies (the kernel unmaps no copied pages for it).
@@ -478,13 +481,36 @@ int ram_begin_move(struct ram *ram, uint32_t *layer)
     if (ram->pagemap < 0)
         return ERR_UNSUPPORTED;
     ram->merged = layers_to_merge(ram);
-    fd = memfd_create("lodge-layer", MFD_CLOEXEC);
+    fd = memfd_create("lodge-layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return ERR_NO_MEMORY;
     err = ftruncate(fd, (off_t)ram->size) == 0 ? ram_add_layer(ram, fd, true, layer) : ERR_NO_MEMORY;
     if (err)
         close(fd);
     return err;
+}
+
+bool ram_is_sealed(int fd)
+{
+    const int wanted = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (seals & wanted) == wanted;
+}
+
+bool ram_share_layers(struct ram *ram)
+{
+    for (uint32_t i = 0; i < RAM_LAYERS; i++) {
+        struct ram_layer *l = &ram->layer[i];
+
+        if (l->fd < 0)
+            continue;
+        if (l->is_memory && !l->is_shared &&
+            fcntl(l->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+            return false;
+        l->is_shared = true;
+    }
+    return true;
 }
 
 void ram_end_move(struct ram *ram)

@@ -29,7 +29,7 @@
  * No open, socket, clone, exec, ptrace or new executable memory: an attacker keeps the guest's own
  * RAM, the console, and the processor time that the guest had anyway. A VM with a name has its control socket besides:
  * who connects there is the VM's user, and checks what it is told (frozen.c); descriptors are sent, but none
- * is received (no recvmsg). Memory that other VMs share is open here to read only.
+ * is received (no recvmsg). Memory that other VMs share is sealed: nobody can write to it any more.
  *
  * SECCOMP_FILTER_FLAG_SPEC_ALLOW is chosen knowingly. Linux before 5.16 takes seccomp as a wish for
  * Speculative Store Bypass Disable (and, with some settings, STIBP and IBPB), on every thread.
@@ -152,6 +152,7 @@ static const struct row rows[] = {
     {SYS_close, {{0}}, "the same: one who asked has gone; memory that is not needed any more"},
     {SYS_memfd_create, {{0}}, "freezing: memory for what the guest has written since the last time"},
     {SYS_ftruncate, {{0}}, "the same: its size"},
+    {SYS_fcntl, {{EQUAL, 1, F_ADD_SEALS}}, "the same: nobody can write any more to what forks get"},
     {SYS_lseek, {{0}}, "the same: which parts of memory there are"},
     {SYS_fallocate,
      {{EQUAL, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},

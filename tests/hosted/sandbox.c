@@ -246,6 +246,66 @@ static bool try_set_fs(void)
     return syscall(SYS_arch_prctl, ARCH_GET_FS, &base) == 0;
 }
 
+/* What freezing needs (hosted/ram_layers.c). */
+static bool try_freezing(void)
+{
+    long fd = call(SYS_memfd_create, (long)"x", MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0);
+    long flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+
+    return fd >= 0 && call(SYS_ftruncate, fd, 8192, 0, 0) == 0 && call(SYS_pwrite64, fd, (long)"y", 1, 0) == 1 &&
+           call(SYS_lseek, fd, 0, SEEK_DATA, 0) == 0 &&
+           call(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096) == 0 &&
+           syscall(SYS_mmap, (long)page, 4096, PROT_READ | PROT_WRITE, flags, fd, 0) == (long)page && page[0] == 'y' &&
+           call(SYS_madvise, (long)page, 4096, MADV_DONTDUMP, 0) == 0 &&
+           call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_WRITE, 0) == 0 && call(SYS_close, fd, 0, 0, 0) == 0;
+}
+
+static bool try_answering(void)
+{
+    char text[] = "ok";
+    struct iovec part = {.iov_base = text, .iov_len = 2};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+
+    return call(SYS_accept4, -1, 0, 0, 0) == -1 && call(SYS_sendmsg, pair[0], (long)&m, 0, 0) == 2;
+}
+
+static bool try_receiving_descriptors(void)
+{
+    struct msghdr m = {0};
+
+    return call(SYS_recvmsg, pair[0], (long)&m, MSG_DONTWAIT, 0) >= -1;
+}
+
+static bool try_mmap_exec_of_a_file(void)
+{
+    return syscall(SYS_mmap, (long)page, 4096, PROT_EXEC, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram_fd, 0) != -1;
+}
+
+static bool try_fallocate(void)
+{
+    return call(SYS_fallocate, ram_fd, 0, 0, 4096) == 0;
+}
+
+static bool try_fcntl(void)
+{
+    return call(SYS_fcntl, 0, F_DUPFD, 0, 0) >= 0;
+}
+
+static bool try_connect(void)
+{
+    struct sockaddr a = {.sa_family = AF_UNIX};
+
+    return call(SYS_connect, pair[0], (long)&a, sizeof(a), 0) >= -1;
+}
+
+static bool try_getsockopt(void)
+{
+    int value;
+    socklen_t size = sizeof(value);
+
+    return syscall(SYS_getsockopt, pair[0], SOL_SOCKET, SO_TYPE, &value, &size) == 0;
+}
+
 static bool is_unprivileged(void)
 {
     struct rlimit core;
@@ -277,6 +337,14 @@ static const struct {
     {"base of GS", try_set_gs, true},
     {"base of FS", try_set_fs, false},
     {"tcsets", try_tcsets, true},
+    {"freezing", try_freezing, true},
+    {"answering", try_answering, true},
+    {"receiving descriptors", try_receiving_descriptors, false},
+    {"mmap exec of a file", try_mmap_exec_of_a_file, false},
+    {"fallocate", try_fallocate, false},
+    {"fcntl", try_fcntl, false},
+    {"connect", try_connect, false},
+    {"getsockopt", try_getsockopt, false},
     {"executable memory", try_exec_alloc, false},
     {"openat", try_open, false},
     {"open", try_old_open, false},
