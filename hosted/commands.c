@@ -144,14 +144,21 @@ static bool ends_within(int fd, unsigned int seconds)
     return false;
 }
 
-/* Also removes its socket. */
+/* Also removes its socket, by trying to connect. The kernel closes a process's descriptors in no order that one could rely
+ * on, so somebody may still listen for a moment; longer, if it is another VM of that name. */
 static enum lodge_status has_ended(const char *name)
 {
     char message[CONTROL_MESSAGE];
-    int fd = control_connect(name, message);
 
-    if (fd >= 0) /* another one, already */
+    for (int tries = 0; tries < 50; tries++) {
+        int fd = control_connect(name, message);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        if (fd < 0)
+            break;
+        (void)poll(&p, 1, 10);
         close(fd);
+    }
     return STATUS_OK;
 }
 

@@ -312,24 +312,30 @@ static short wanted_of(struct home *h, const struct control_client *c)
     return console_ring_has(&h->console.ring, c->seen) ? events | POLLOUT : events;
 }
 
-void control_want(struct home *h, struct pollfd *p)
+uint32_t control_want(struct home *h, struct pollfd *p)
 {
+    uint32_t count = 1;
     bool room = h->control.clients < CONTROL_CLIENTS;
 
+    if (h->control.listener < 0)
+        return 0;
     p[0] = (struct pollfd){.fd = room ? h->control.listener : -1, .events = POLLIN};
     atomic_store(&h->console.ring.told, false); /* before looking whether there is something */
     for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
         const struct control_client *c = &h->control.client[i];
 
         p[1 + i] = (struct pollfd){.fd = c->fd};
-        if (c->role != CONTROL_FREE)
-            p[1 + i].events = wanted_of(h, c);
+        if (c->role == CONTROL_FREE)
+            continue;
+        p[1 + i].events = wanted_of(h, c);
+        count = i + 2;
     }
+    return count;
 }
 
-void control_handle(struct home *h, const struct pollfd *p)
+void control_handle(struct home *h, const struct pollfd *p, uint32_t count)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
+    for (uint32_t i = 0; i + 1 < count; i++) {
         struct control_client *c = &h->control.client[i];
         short seen = p[1 + i].revents;
 
@@ -346,7 +352,7 @@ void control_handle(struct home *h, const struct pollfd *p)
         else if (seen & (POLLHUP | POLLERR))
             drop(h, c);
     }
-    if (p[0].revents)
+    if (count > 0 && p[0].revents)
         accept_one(h);
 }
 

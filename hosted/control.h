@@ -38,9 +38,10 @@ struct control {
 
 /* Opens the VM's socket, if it was given a name. Before the sandbox. An error and message[OPTIONS_MESSAGE]. */
 int must_check control_open(struct home *h, char *message);
-/* What to wait for: fills p[CONTROL_POLLS]. */
-void control_want(struct home *h, struct pollfd *p);
-void control_handle(struct home *h, const struct pollfd *p);
+/* What to wait for: fills p[CONTROL_POLLS], of which so many are to be polled (poll refuses more than the process may
+ * have descriptors). control_handle gets the same. */
+uint32_t control_want(struct home *h, struct pollfd *p);
+void control_handle(struct home *h, const struct pollfd *p, uint32_t count);
 /* The machine was reset: nothing is frozen any more. */
 void control_reset(struct home *h);
 /* Work in small pieces. In how many ms to call again, -1: no need. */

@@ -278,10 +278,10 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
         [SIGNAL] = {.fd = h->signal_fd, .events = POLLIN},
         [INPUT] = {.fd = console_wants_input(h) ? STDIN_FILENO : -1, .events = POLLIN},
     };
+    uint32_t controls = control_want(h, &p[COUNT]);
     uint64_t count;
 
-    control_want(h, &p[COUNT]);
-    if (poll(p, COUNT + CONTROL_POLLS, timeout_of(tend_ms, deadline)) <= 0)
+    if (poll(p, COUNT + controls, timeout_of(tend_ms, deadline)) <= 0)
         return;
     if (p[SIGNAL].revents)
         take_signal(h);
@@ -293,7 +293,7 @@ static void wait_and_handle(struct home *h, uint64_t deadline)
     }
     if (p[INPUT].revents)
         console_read(h);
-    control_handle(h, &p[COUNT]);
+    control_handle(h, &p[COUNT], controls);
 }
 
 /* Runs the machine until it has stopped and all vCPU threads are out. False: they are not. */
