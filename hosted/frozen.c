@@ -249,21 +249,21 @@ int frozen_take(struct frozen *f, const int *files, uint32_t count, char *messag
     return err;
 }
 
-int frozen_map(const struct frozen *f, struct ram *ram, char *message)
+int frozen_map(struct frozen *f, struct ram *ram, char *message)
 {
     uint32_t layer[RAM_LAYERS];
     int err = OK;
 
     for (uint32_t i = 0; i < f->layers && !err; i++) {
-        int fd = fcntl(f->layer[i], F_DUPFD_CLOEXEC, 0);
-
         if (f->is_memory[i] && !ram_is_sealed(f->layer[i])) {
             snprintf(message, SAVED_MESSAGE, "cannot take over the VM's memory: its process could still write to it");
             return ERR_CORRUPT;
         }
-        err = fd < 0 ? ERR_NO_MEMORY : ram_add_layer(ram, fd, f->is_memory[i], &layer[i]);
-        if (!err)
+        err = ram_add_layer(ram, f->layer[i], f->is_memory[i], &layer[i]);
+        if (!err) {
+            f->layer[i] = -1;
             ram->layer[layer[i]].is_shared = true;
+        }
     }
     for (uint32_t n = 0; n < f->extents && !err; n++) {
         struct ram_extent e = frozen_extent(f, n);
@@ -343,8 +343,10 @@ const uint8_t *frozen_view(struct frozen *f, char *message)
 
 void frozen_close(struct frozen *f)
 {
-    for (uint32_t i = 0; i < f->opened; i++)
-        close(f->layer[i]);
+    for (uint32_t i = 0; i < f->opened; i++) {
+        if (f->layer[i] >= 0)
+            close(f->layer[i]);
+    }
     free(f->bytes);
     free(f->range);
     *f = (struct frozen){0};

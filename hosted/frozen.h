@@ -44,8 +44,9 @@ struct frozen {
  * ERR_CORRUPT, ERR_NO_MEMORY, ERR_IO, and a message[SAVED_MESSAGE]. */
 int must_check frozen_take(struct frozen *f, const int *files, uint32_t count, char *message);
 struct ram_extent frozen_extent(const struct frozen *f, uint32_t n);
-/* Maps its memory copy-on-write over RAM, which is private, zero and f->saved.config.memory bytes. */
-int must_check frozen_map(const struct frozen *f, struct ram *ram, char *message);
+/* Maps its memory copy-on-write over RAM, which is private, zero and f->saved.config.memory bytes, and which gets the
+ * layers. Once. */
+int must_check frozen_map(struct frozen *f, struct ram *ram, char *message);
 /* Its memory to look at: f->saved.config.memory bytes, of which nothing outside of f->range[] is to be touched. NULL
  * and a message: no memory. */
 const uint8_t *frozen_view(struct frozen *f, char *message);

@@ -13,7 +13,7 @@ struct home;
 struct restore_origin {
     const struct saved *saved;
     const struct saved_file *file; /* NULL: it is */
-    const struct frozen *frozen;
+    struct frozen *frozen; /* whose memory becomes the VM's */
 };
 
 /* All of these: an error, and message[OPTIONS_MESSAGE]. In this order, with nothing running. */

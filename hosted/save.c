@@ -158,54 +158,76 @@ static bool name_copy(char name[VM_NAME_SIZE], const char *base, uint32_t *numbe
     return true;
 }
 
+enum { BATCH = 32 /* copies that begin at once: each has a descriptor here */ };
+
 struct copies {
     struct run_options options;
     struct restore_origin origin;
     bool is_named; /* the only one has a name of its own */
     char base[VM_NAME_SIZE];
     uint32_t number;
-    struct detached started[OPTIONS_COPIES];
-    char name[OPTIONS_COPIES][VM_NAME_SIZE];
+    uint32_t count; /* of those that are beginning */
+    struct detached started[BATCH];
+    char name[BATCH][VM_NAME_SIZE];
 };
 
-/* In the copy's process it does not return. */
-static bool start_copy(struct copies *c, uint32_t n)
+/* In the copy's process: nothing of the others is left there, and it does not return. */
+static _Noreturn void become_copy(struct copies *c, int tell)
 {
+    for (uint32_t n = 0; n < c->count; n++)
+        close(c->started[n].ready);
+    memcpy(c->options.config.name, c->name[c->count], VM_NAME_SIZE);
+    exit((int)vm_process_run(&c->options, &c->origin, tell));
+}
+
+static bool start_copy(struct copies *c)
+{
+    char *name = c->name[c->count];
     int tell;
 
     if (c->is_named) {
-        memcpy(c->name[n], c->base, sizeof(c->base));
-    } else if (!name_copy(c->name[n], c->base, &c->number)) {
+        memcpy(name, c->base, sizeof(c->base));
+    } else if (!name_copy(name, c->base, &c->number)) {
         say("the name '%s-%u' is too long (give a shorter --name)", c->base, c->number);
         return false;
     }
-    if (detach_fork(&c->started[n], &tell)) {
-        memcpy(c->options.config.name, c->name[n], VM_NAME_SIZE);
-        exit((int)vm_process_run(&c->options, &c->origin, tell));
-    }
-    if (c->started[n].pid >= 0)
+    if (detach_fork(&c->started[c->count], &tell))
+        become_copy(c, tell);
+    if (c->started[c->count].pid >= 0) {
+        c->count++;
         return true;
-    say("cannot make a process: %s (raise 'ulimit -u')", strerror(errno));
+    }
+    say("cannot make a process: %s (raise 'ulimit -u' or 'ulimit -n')", strerror(errno));
     return false;
 }
 
-static enum lodge_status start_copies(struct copies *c)
+/* Until all that are beginning run. */
+static enum lodge_status wait_for_copies(struct copies *c)
 {
     enum lodge_status status = STATUS_OK, one;
-    uint32_t started = 0;
 
-    while (started < c->options.copies && start_copy(c, started))
-        started++;
-    if (started < c->options.copies)
-        status = STATUS_HOST;
-    for (uint32_t n = 0; n < started; n++) {
+    for (uint32_t n = 0; n < c->count; n++) {
         one = detach_wait(&c->started[n]);
         if (one == STATUS_OK)
             puts(c->name[n]);
         else
             status = one;
     }
+    c->count = 0;
     return status;
+}
+
+static enum lodge_status start_copies(struct copies *c)
+{
+    enum lodge_status status = STATUS_OK;
+    bool going = true;
+
+    for (uint32_t left = c->options.copies; left > 0 && going && status == STATUS_OK;) {
+        for (; left > 0 && c->count < BATCH && (going = start_copy(c)); left--)
+            continue;
+        status = wait_for_copies(c);
+    }
+    return status == STATUS_OK && !going ? STATUS_HOST : status;
 }
 
 enum lodge_status command_fork(int argc, char **argv)

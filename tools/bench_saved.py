@@ -32,6 +32,7 @@ ROWS = {  # name: what, and the floor: from the results, what is to be at most w
     "blocks": "KiB of the file on the disk",
     "pages": "KiB of the guest's pages that are not zero",
     "fork": "ms, from exec until the copy runs",
+    "fork_each": "ms, for each of twenty copies that are made at once",
     "fork_memory": "KiB, private memory of a copy with its page tables, before its first instruction",
 }
 
@@ -140,6 +141,9 @@ def lodge_round(lodge, o, results):
     lodge.run("kill", "copy")
     results.add("fork", "lodge", lodge.time("fork", "--name", "copy", "idle"))
     lodge.run("kill", "copy")
+    results.add("fork_each", "lodge", lodge.time("fork", "-n", "20", "--name", "many", "idle") / 20)
+    for k in range(20):
+        lodge.run("kill", f"many-{k + 1}")
     lodge.run("fork", "--paused", "--name", "copy", "idle")
     results.add("fork_memory", "lodge", private_kib(lodge.pid("copy")))
     lodge.run("kill", "copy")

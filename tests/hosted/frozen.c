@@ -90,6 +90,11 @@ static void test_there(void)
     CHECK_STR(f.engine, "soft");
     CHECK(f.interpret && f.kernel >= 0 && f.initrd == -1);
     CHECK_EQ(f.saved.machine_size, sizeof(machine));
+    view = frozen_view(&f, message);
+    CHECK(view && f.ranges > 0);
+    for (uint32_t n = 0; n < f.ranges; n++)
+        CHECK_EQ(memcmp(view + f.range[n].at, ram.base + f.range[n].at, f.range[n].size), 0);
+    munmap((void *)(uintptr_t)view, SIZE);
     CHECK_EQ(ram_create(&copy, SIZE, false, message, sizeof(message)), OK);
     CHECK_EQ(frozen_map(&f, &copy, message), OK);
     ram.base[0] = 77; /* afterwards: nobody else's */
@@ -97,12 +102,7 @@ static void test_there(void)
     copy.base[1] = 78;
     CHECK_EQ(ram.base[1], 1);
     CHECK_EQ(memcmp(ram.base + 4096, copy.base + 4096, SIZE - 4096), 0);
-    view = frozen_view(&f, message);
-    CHECK(view && f.ranges > 0);
-    for (uint32_t n = 0; n < f.ranges; n++)
-        CHECK_EQ(memcmp(view + f.range[n].at + 4096, copy.base + f.range[n].at + 4096, f.range[n].size - 4096), 0);
-    munmap((void *)(uintptr_t)view, SIZE);
-    CHECK_EQ(pwrite(f.layer[0], "x", 1, 0), -1); /* to read only, and sealed besides */
+    CHECK_EQ(pwrite(copy.layer[0].fd, "x", 1, 0), -1); /* to read only, and sealed besides */
     CHECK_EQ(pwrite(ram.layer[0].fd, "x", 1, 0), -1);
     frozen_close(&f);
     munmap(copy.base, SIZE);
