@@ -126,6 +126,32 @@ static bool take_output(struct attached *a)
     return n > 0;
 }
 
+/* The terminal is put back, whatever ends us. */
+static void on_end(int signal)
+{
+    terminal_restore();
+    (void)raise(signal); /* its action is the default one again */
+}
+
+static void on_stop(int signal)
+{
+    (void)signal;
+    terminal_restore();
+    (void)raise(SIGSTOP);
+    terminal_continue();
+}
+
+static void watch_signals(void)
+{
+    static const int ends[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+    struct sigaction end = {.sa_handler = on_end, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
+    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
+        sigaction(ends[i], &end, NULL);
+    sigaction(SIGTSTP, &stop, NULL);
+}
+
 static void run(struct attached *a)
 {
     bool is_open = true;
@@ -162,6 +188,7 @@ enum lodge_status command_console(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (a.is_terminal) {
         terminal_prepare(NULL);
+        watch_signals();
         say_raw("[lodge] attached to %s; Ctrl-] q leaves\n", a.name);
         (void)terminal_set_raw();
     }

@@ -37,30 +37,26 @@ int command_connect(const char *name)
 {
     struct vm_config c;
     char message[CONFIG_MESSAGE]; /* not shorter than CONTROL_MESSAGE */
-    struct timeval patience = {.tv_sec = PATIENCE_S};
     int fd = -1;
 
     vm_config_defaults(&c);
     if (str_copy(c.name, sizeof(c.name), name) >= sizeof(c.name))
         snprintf(message, sizeof(message), "'%.64s...' is too long a name (see 'lodge ps')", name);
     else if (vm_config_check_values(&c, message) == OK) /* it becomes part of a path */
-        fd = control_connect(name, message);
+        fd = control_connect(name, PATIENCE_S, message);
     if (fd < 0)
         say("%s", message);
-    else
-        (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     return fd;
 }
 
-/* Text of another process: printable, or blank. */
+/* Text of another process: printable, or blank. UTF-8 stays, but for its control characters (U+0080 to U+009F). */
 static void make_plain(char *text)
 {
-    for (; *text; text++) {
+    for (unsigned char before = 0; *text; before = (unsigned char)*text++) {
         unsigned char c = (unsigned char)*text;
+        bool control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7F;
 
-        if (c < 0x20 && c != '\n' && c != '\t')
-            *text = ' ';
-        if (c == 0x7F)
+        if (control || (c >= 0x80 && c < 0xA0 && (before < 0x80 || before == 0xC2)))
             *text = ' ';
     }
 }
@@ -151,7 +147,7 @@ static enum lodge_status has_ended(const char *name)
     char message[CONTROL_MESSAGE];
 
     for (int tries = 0; tries < 50; tries++) {
-        int fd = control_connect(name, message);
+        int fd = control_connect(name, 1, message);
         struct pollfd p = {.fd = fd, .events = POLLIN};
 
         if (fd < 0)
@@ -264,6 +260,9 @@ enum lodge_status command_inspect(int argc, char **argv)
 /* One VM's line: pid, state, engine, vCPUs, memory, clock, processor time (inspect.c). */
 static void print_vm(const char *name, char *line)
 {
+    make_plain(line);
+    line[strcspn(line, "\n")] = '\0'; /* one line, whatever it says */
+
     char *field[7], *rest = line;
     unsigned int n = 0;
 
@@ -276,16 +275,24 @@ static void print_vm(const char *name, char *line)
            (double)strtoull(field[6], NULL, 10) / 1e9);
 }
 
-/* Those that have gone since the directory was read are passed over. */
+/* Those that have gone since the directory was read are passed over; one that does not answer soon is shown. */
 static void ask_and_print(const char *name)
 {
-    char message[CONTROL_MESSAGE], line[256];
-    int fd = control_connect(name, message);
+    char message[CONTROL_MESSAGE], answer[256] = "";
+    int fd = control_connect(name, 1, message), files[CONTROL_FILES];
+    uint32_t count = 0;
+    ssize_t n = -1;
 
     if (fd < 0)
         return;
-    if (command_ask(fd, name, "status", line, sizeof(line), NULL, NULL))
-        print_vm(name, line);
+    if (control_send(fd, "status", 6, NULL, 0))
+        n = control_receive(fd, answer, sizeof(answer) - 1, files, &count);
+    for (uint32_t i = 0; i < count; i++)
+        close(files[i]);
+    if (n > 3 && strncmp(answer, "ok\n", 3) == 0)
+        print_vm(name, answer + 3);
+    else if (n < 0)
+        printf("%-20s %7d no answer\n", name, control_peer(fd));
     close(fd);
 }
 
@@ -317,7 +324,7 @@ enum lodge_status command_ps(int argc, char **argv)
         return STATUS_USAGE;
     }
     if (!control_directory(directory)) {
-        say("no place for control sockets: XDG_RUNTIME_DIR is not set (set it to a directory of your own)");
+        say("no place for control sockets: XDG_RUNTIME_DIR is not set, or too long (set it to a directory of your own)");
         return STATUS_HOST;
     }
     count = scandir(directory, &list, is_socket, alphasort); /* none: -1, and nothing to show */

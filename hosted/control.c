@@ -33,7 +33,13 @@
 #include "hosted/home.h"
 #include "hosted/inspect.h"
 
-enum { INPUT = 256, OUTPUT = 8192 };
+enum {
+    INPUT = 256,
+    OUTPUT = 8192,
+    CONSOLES = 6,  /* so that there is room for who asks */
+    VERIFY_MS = 5, /* until it is looked again whether all has been verified */
+    PIECE_MS = 1,  /* for the guest, between two pieces that are moved */
+};
 
 static const struct control_client nobody = {.role = CONTROL_FREE, .fd = -1};
 
@@ -50,7 +56,11 @@ int control_open(struct home *h, char *message)
     h->control.listener = control_listen(h->vm.name, &err, why);
     if (err)
         snprintf(message, OPTIONS_MESSAGE, "%s", why);
-    else if (h->control.listener < 0 && h->options.log_level >= SEAM_LOG_INFO)
+    else if (h->control.listener >= 0)
+        ram_watch(&h->ram);
+    else if (why[0])
+        say("%s%s", h->who, why);
+    else if (h->options.log_level >= SEAM_LOG_INFO)
         say("%sno control socket: XDG_RUNTIME_DIR is not set", h->who);
     return err;
 }
@@ -181,7 +191,7 @@ static void do_power(struct home *h, struct control_client *c)
 static void do_reset(struct home *h, struct control_client *c)
 {
     if (h->freeze.paused || h->freeze.active) {
-        answer_error(h, c, "it is paused or being frozen (try again)");
+        answer_error(h, c, "it is paused or being frozen (lodge resume first, or try again)");
         return;
     }
     h->operator_reset = true;
@@ -199,6 +209,10 @@ static void do_console(struct home *h, struct control_client *c)
 {
     uint64_t head;
 
+    if (atomic_load(&h->console.ring.readers) >= CONSOLES) {
+        answer_error(h, c, "it has six consoles already");
+        return;
+    }
     if (!control_send(c->fd, "ok", 2, NULL, 0)) {
         drop(h, c);
         return;
@@ -341,6 +355,10 @@ void control_handle(struct home *h, const struct pollfd *p, uint32_t count)
 
         if (c->role == CONTROL_FREE || !seen)
             continue;
+        if (seen & (POLLHUP | POLLERR)) { /* what it may have asked for, nobody waits for any more */
+            drop(h, c);
+            continue;
+        }
         if (c->role != CONTROL_CONSOLE) {
             take_request(h, c);
             continue;
@@ -349,8 +367,6 @@ void control_handle(struct home *h, const struct pollfd *p, uint32_t count)
             send_console(h, c);
         if (seen & POLLIN)
             take_input(h, c);
-        else if (seen & (POLLHUP | POLLERR))
-            drop(h, c);
     }
     if (count > 0 && p[0].revents)
         accept_one(h);
@@ -415,7 +431,11 @@ int control_tend(struct home *h)
 {
     if (!h->freeze.active)
         return freeze_tidy(h);
-    if (!freeze_step(h))
+    if (atomic_load(&h->unverified) && !vm_is_stopped(&h->vm))
+        return VERIFY_MS; /* what is damaged must get into no other file, and into no fork */
+    if (!freeze_step(h)) {
         finish_freeze(h);
-    return 0;
+        return 0;
+    }
+    return h->ram.fd >= 0 ? 0 : PIECE_MS;
 }

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "core/err.h"
+#include "hosted/seam.h"
 
 enum { BACKLOG = 64, CONNECT_S = 10 };
 
@@ -114,10 +115,15 @@ int control_listen(const char *name, int *err, char message[CONTROL_MESSAGE])
         return -1;
     if (!control_address(&a, name)) {
         *err = ERR_INVALID;
-        snprintf(message, CONTROL_MESSAGE, "the name '%.64s' is too long for a socket (shorten it)", name);
+        snprintf(message, CONTROL_MESSAGE, "the path of a socket for '%.64s' is too long (shorten the name, or XDG_RUNTIME_DIR)",
+                 name);
         return -1;
     }
     lock = lock_directory(directory, true);
+    if (lock < 0 && (errno == ENOENT || errno == EACCES || errno == EROFS)) {
+        snprintf(message, CONTROL_MESSAGE, "no control socket: '%.120s': %s", directory, strerror(errno));
+        return -1;
+    }
     if (lock >= 0 && is_alive(&a)) {
         *err = ERR_EXISTS;
         snprintf(message, CONTROL_MESSAGE, "a VM with the name '%.64s' runs already (give another --name)", name);
@@ -128,8 +134,8 @@ int control_listen(const char *name, int *err, char message[CONTROL_MESSAGE])
         fd = bind_and_listen(&a);
     *err = fd < 0 ? ERR_PERMISSION : OK;
     if (fd < 0)
-        snprintf(message, CONTROL_MESSAGE, "cannot make a control socket in '%.120s': %s (is it yours alone?)",
-                 directory, strerror(errno));
+        snprintf(message, CONTROL_MESSAGE, "cannot make a control socket in '%.120s': %s (%s)", directory,
+                 strerror(errno), errno == EPERM ? "is it yours alone?" : seam_errno_hint(errno));
     if (lock >= 0)
         close(lock);
     return fd;
@@ -147,14 +153,25 @@ static void remove_dead(const struct sockaddr_un *a)
     }
 }
 
-int control_connect(const char *name, char message[CONTROL_MESSAGE])
+int control_peer(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
+int control_connect(const char *name, unsigned int patience_s, char message[CONTROL_MESSAGE])
 {
     struct sockaddr_un a;
-    struct timeval patience = {.tv_sec = CONNECT_S};
+    struct timeval connecting = {.tv_sec = patience_s < CONNECT_S ? patience_s : CONNECT_S};
+    struct timeval patience = {.tv_sec = patience_s};
     int fd = new_socket(0), error;
 
     if (fd >= 0) /* all the room for clients may be taken */
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &connecting, sizeof(connecting));
+    if (fd >= 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     if (fd >= 0 && control_address(&a, name) && connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
         return fd;
     error = errno;

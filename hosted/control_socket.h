@@ -25,12 +25,16 @@ bool control_directory(char directory[CONTROL_DIRECTORY]);
 /* That of a VM's socket. False: it is too long for a socket. */
 bool control_address(struct sockaddr_un *a, const char *name);
 
-/* Listens on the VM's socket, making the directory if need be. The descriptor, or -1 and a message; an empty one,
- * if this user has no directory for it. ERR_EXISTS in *err: a VM of that name runs. */
+/* Listens on the VM's socket, making the directory if need be. The descriptor, or -1 and a message; with OK
+ * in *err, and no message, if this user has no directory for it, or with one, if it cannot be used. ERR_EXISTS: a VM of
+ * that name runs. */
 int control_listen(const char *name, int *err, char message[CONTROL_MESSAGE]);
 
-/* A connection to a VM, or -1 and a message. A socket that nobody listens on any more is removed. */
-int control_connect(const char *name, char message[CONTROL_MESSAGE]);
+/* A connection to a VM, or -1 and a message. What is asked on it is waited for so many seconds. A socket that nobody
+ * listens on any more is removed. */
+int control_connect(const char *name, unsigned int patience_s, char message[CONTROL_MESSAGE]);
+/* The process at the other end of such a connection, 0: not known. */
+int control_peer(int fd);
 
 /* One message, with descriptors. True: it went. */
 bool control_send(int fd, const void *bytes, size_t size, const int *files, uint32_t count);

@@ -51,18 +51,17 @@ enum lodge_status detach_wait(const struct detached *d)
     return WIFEXITED(status) ? (enum lodge_status)WEXITSTATUS(status) : STATUS_ENGINE;
 }
 
-void detach_leave(void)
+bool detach_leave(void)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     struct stat st;
 
-    if (null < 0)
-        return;
-    (void)dup2(null, STDIN_FILENO);
-    (void)dup2(null, STDOUT_FILENO);
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+        return false;
     if (fstat(STDERR_FILENO, &st) != 0 || !S_ISREG(st.st_mode))
         (void)dup2(null, STDERR_FILENO);
     close(null);
+    return true;
 }
 
 void detach_done(int tell)

@@ -19,8 +19,9 @@ bool detach_fork(struct detached *d, int *tell);
 /* Waits until it runs: STATUS_OK; or has ended, having said why: its status. */
 enum lodge_status detach_wait(const struct detached *d);
 
-/* In the new process: leaves standard input, output, and error unless that is a file. Before the sandbox. */
-void detach_leave(void);
+/* In the new process: leaves standard input, output, and error unless that is a file. Before the sandbox. False, and
+ * errno: it cannot. */
+bool must_check detach_leave(void);
 /* The VM runs. In the sandbox. */
 void detach_done(int tell);
 

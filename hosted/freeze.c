@@ -96,6 +96,8 @@ int freeze_resume(struct home *h)
 
     if (!h->freeze.paused)
         return ERR_BUSY;
+    /* However long it was, the wall clock is the host's. */
+    h->vm.clock.wall_base = seam_wall_time_ns() - vm_clock_ns(&h->vm);
     err = pc_hand_over_vcpus(&h->vm);
     if (err)
         vm_stop(&h->vm, VM_STOP_ENGINE, 0, "the engine does not take the guest's state after a pause: %s",
@@ -105,6 +107,18 @@ int freeze_resume(struct home *h)
     h->freeze.paused = false;
     vm_rest_end(&h->vm, NULL);
     return err;
+}
+
+void freeze_rest_begin(struct home *h)
+{
+    if (!h->freeze.paused)
+        vm_rest_begin(&h->vm, NULL);
+}
+
+void freeze_rest_end(struct home *h)
+{
+    if (!h->freeze.paused)
+        vm_rest_end(&h->vm, NULL);
 }
 
 /* --- freezing ------------------------------------------------------------------------------------
@@ -143,25 +157,24 @@ int freeze_begin(struct home *h, char *message)
     if (err)
         return no_memory(message);
     h->freeze.active = true;
+    h->freeze.rest_ns = 0;
     h->freeze.piece = h->ram.fd < 0 && ram_to_move(&h->ram) <= MOVE_AT_REST ? ram_pieces(&h->ram) : 0;
     return OK;
 }
 
-static void rest_begin(struct home *h)
+static void note_rest(struct home *h, uint64_t began)
 {
-    if (!h->freeze.paused)
-        vm_rest_begin(&h->vm, NULL);
-}
+    uint64_t took = seam_time_ns() - began;
 
-static void rest_end(struct home *h)
-{
-    if (!h->freeze.paused)
-        vm_rest_end(&h->vm, NULL);
+    if (took > h->freeze.rest_ns)
+        h->freeze.rest_ns = took;
 }
 
 /* An error shows again at the last rest, and is dealt with there. */
 bool freeze_step(struct home *h)
 {
+    uint64_t began;
+
     if (h->freeze.piece >= ram_pieces(&h->ram))
         return false;
     if (h->ram.fd >= 0) {
@@ -169,13 +182,15 @@ bool freeze_step(struct home *h)
             ram_unmap_piece(&h->ram, h->freeze.piece++);
         return true;
     }
-    rest_begin(h);
+    freeze_rest_begin(h);
+    began = seam_time_ns();
     if (ram_move_piece(&h->ram, h->freeze.layer, h->freeze.piece++) == ERR_IO) {
         char message[SAVED_MESSAGE];
 
         (void)memory_lost(h, message);
     }
-    rest_end(h);
+    freeze_rest_end(h);
+    note_rest(h, began);
     return true;
 }
 
@@ -243,25 +258,35 @@ static int describe(const struct home *h, const uint8_t *machine, size_t size, i
     return *count ? OK : no_memory(message);
 }
 
+/* Sets the stopped clock to what it would be if it had not stopped; not back behind what the guest may have seen. */
+static void go_on_after_rest(struct home *h, uint64_t behind)
+{
+    uint64_t clock = seam_time_ns() - behind;
+
+    if (clock > vm_clock_ns(&h->vm))
+        vm_clock_set(&h->vm, clock);
+}
+
 int freeze_finish(struct home *h, int *files, uint32_t *count, char *message)
 {
     bool runs = h->freeze.clock_runs;
     uint8_t *machine = NULL;
     size_t size = 0;
-    uint64_t began;
+    uint64_t began, behind;
     int err;
 
-    rest_begin(h);
+    freeze_rest_begin(h);
     began = seam_time_ns();
+    behind = began - vm_clock_ns(&h->vm);
     if (runs)
         stop_clock(h);
     err = take_picture(h, &machine, &size, message);
     if (runs) {
-        vm_clock_set(&h->vm, vm_clock_ns(&h->vm) + (seam_time_ns() - began));
+        go_on_after_rest(h, behind);
         start_clock(h);
     }
-    rest_end(h);
-    h->freeze.rest_ns = seam_time_ns() - began;
+    freeze_rest_end(h);
+    note_rest(h, began);
     ram_end_move(&h->ram);
     if (!err)
         err = describe(h, machine, size, files, count, message);

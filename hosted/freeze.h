@@ -18,7 +18,7 @@ struct freeze {
     bool active;           /* freeze_begin .. freeze_end */
     uint32_t layer;        /* where private memory is moved to */
     uint64_t piece;        /* the next of it */
-    uint64_t rest_ns;      /* how long the guest rested at the end of the last freezing */
+    uint64_t rest_ns;      /* how long the guest rested at once, at most, in the last freezing */
     uint64_t tidy_at;      /* seam time: when to go on giving back, 0: nothing has been frozen */
     uint64_t tidy_piece, tidy_pause_ms;
 };
@@ -32,6 +32,10 @@ void freeze_stop(struct home *h);
 /* ERR_BUSY: it is already; ERR_STOPPED: it has ended. */
 int must_check freeze_pause(struct home *h);
 int must_check freeze_resume(struct home *h);
+
+/* Brings the VM to rest, unless it is paused, which is as good; and lets it go again. */
+void freeze_rest_begin(struct home *h);
+void freeze_rest_end(struct home *h);
 
 /* Freezing: begin, then step until there is no more to do, then finish, which gives descriptors for the one who
  * asked (files[0] is the caller's to close; FROZEN_FILES). Between steps the guest runs. On an error the VM

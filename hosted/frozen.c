@@ -337,7 +337,7 @@ const uint8_t *frozen_view(struct frozen *f, char *message)
     }
     if (view != MAP_FAILED)
         return view;
-    (void)fail(message, ERR_NO_MEMORY, "no memory to look at its (free some)");
+    (void)fail(message, ERR_NO_MEMORY, "no memory to look at it (free some)");
     return NULL;
 }
 

@@ -38,6 +38,7 @@ struct home {
 
     const struct restore_origin *origin; /* NULL: it boots */
     int tell;                            /* whoever waits until it runs, -1: nobody */
+    _Atomic bool unverified;             /* restore_verify has not seen all of the file yet */
     struct file_kept kernel, initrd; /* fd -1: there is none */
     struct ram ram; /* options.config.memory bytes */
     struct guest_mem_late late; /* what of them still is in the files: boot_files.c */

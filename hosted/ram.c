@@ -63,7 +63,7 @@ int ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_
     uint64_t total, available;
     void *base;
 
-    *ram = (struct ram){.size = size, .fd = -1};
+    *ram = (struct ram){.size = size, .fd = -1, .pagemap = -1, .statm = -1};
     for (uint32_t i = 0; i < RAM_LAYERS; i++)
         ram->layer[i].fd = -1;
     ram_of_host(&total, &available);
@@ -86,9 +86,13 @@ int ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_
     }
     (void)madvise(base, size, MADV_DONTDUMP);
     ram->base = base;
+    return OK;
+}
+
+void ram_watch(struct ram *ram)
+{
     ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     ram->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    return OK;
 }
 
 bool ram_zero(struct ram *ram)

@@ -10,7 +10,7 @@
 
 #include "core/types.h"
 
-enum { RAM_LAYERS = 16, RAM_EXTENTS = 32768 };
+enum { RAM_LAYERS = 16, RAM_EXTENTS = 16384 };
 
 /* What a part of RAM is mapped from, copy-on-write. All in bytes and whole pages; `at` counts from the begin
  * of RAM. */
@@ -44,9 +44,18 @@ struct ram {
     uint64_t layers_made;
 };
 
+static inline bool page_is_zero(const uint8_t *page)
+{
+    static const uint8_t zero[PAGE_SIZE];
+
+    return __builtin_memcmp(page, zero, PAGE_SIZE) == 0;
+}
+
 /* Zero-filled memory that the host backs page by page as it is touched: shared, or private over no layer
  * (for who will map something there). ERR_NO_MEMORY and a message; also when it is more than the host has at all. */
 int must_check ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_t message_size);
+/* Opens what freezing looks at, before the sandbox, for RAM that may be frozen more than once. */
+void ram_watch(struct ram *ram);
 /* All zero again, pages given back to the host. Nothing is hidden. Works in the sandbox. False: it cannot be
  * done, and what RAM contains is not known. */
 bool must_check ram_zero(struct ram *ram);

@@ -5,8 +5,8 @@
  *
  * Such RAM is mapped privately from layers: files that nobody changes any more, which may be handed to others.
  * What the guest writes is the kernel's copy of the page, ours alone. A list of extents says which part is
- * mapped from where; what no extent covers was zero. It is a list of mappings, of which the host allows 65,530, so
- * it is bounded, and everything here that would make many small ones makes fewer larger ones instead.
+ * mapped from where; what no extent covers was zero. It is a list of mappings, with another between two, and the
+ * host allows 65,530, so it is bounded, and everything here that would make many small ones makes fewer larger ones instead.
  *
  * Shared RAM is frozen by mapping it privately over its own memfd, in place: one system call for each extent.
  * That takes the longer the more of it is mapped (0.15 us for each page), so all of it is unmapped before, while the guest
@@ -360,13 +360,6 @@ static uint64_t gap_of(const struct ram *ram)
     return gap > GAP ? gap : GAP;
 }
 
-static bool is_zero(const uint8_t *page)
-{
-    static const uint8_t zero[PAGE_SIZE];
-
-    return memcmp(page, zero, PAGE_SIZE) == 0;
-}
-
 static bool is_private(uint64_t entry)
 {
     return (entry & PAGEMAP_SWAPPED) || (entry & (PAGEMAP_PRESENT | PAGEMAP_FILE)) == PAGEMAP_PRESENT;
@@ -381,7 +374,7 @@ static bool is_to_move(const struct ram *ram, uint64_t at, uint64_t entry)
         return false;
     e = covering(ram, at);
     if (is_private(entry))
-        return e || !is_zero(ram->base + at);
+        return e || !page_is_zero(ram->base + at);
     return e && (ram->merged >> e->layer & 1);
 }
 
@@ -391,10 +384,10 @@ static bool copy_run(const struct ram *ram, int fd, uint64_t at, uint64_t end)
     while (at < end) {
         uint64_t from;
 
-        while (at < end && is_zero(ram->base + at))
+        while (at < end && page_is_zero(ram->base + at))
             at += PAGE_SIZE;
         from = at;
-        while (at < end && !is_zero(ram->base + at))
+        while (at < end && !page_is_zero(ram->base + at))
             at += PAGE_SIZE;
         if (file_write_exactly(fd, from, ram->base + from, at - from))
             return false;

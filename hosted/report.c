@@ -120,10 +120,11 @@ static void dump_registers(struct vm *vm)
 
 void report_registers_at_rest(struct home *h)
 {
-    vm_rest_begin(&h->vm, NULL);
-    (void)pc_fetch_vcpus(&h->vm); /* what could not be fetched is shown as it was last seen */
+    freeze_rest_begin(h);
+    if (!h->freeze.paused) /* else they have been fetched, or never run */
+        (void)pc_fetch_vcpus(&h->vm); /* what could not be fetched is shown as it was last seen */
     dump_registers(&h->vm);
-    vm_rest_end(&h->vm, NULL);
+    freeze_rest_end(h);
 }
 
 static void report_death(struct home *h, const char *what, const char *advice)

@@ -23,6 +23,7 @@
 #include "core/mem.h"
 #include "hosted/engines.h"
 #include "hosted/home.h"
+#include "hosted/seam.h"
 
 enum { VERIFY_PIECES = 16 };
 
@@ -97,6 +98,8 @@ int restore_engine(struct home *h, char *message)
                 say("%sengine %s: %s", h->who, r->name, why);
             return OK;
         }
+        if (used >= OPTIONS_MESSAGE / 2)
+            used = OPTIONS_MESSAGE / 2;
         used += (size_t)snprintf(message + used, OPTIONS_MESSAGE - used, "%sengine %s cannot go on with this VM: %.300s",
                                  used ? "; " : "", r->name, why);
     }
@@ -175,5 +178,8 @@ void restore_verify(void *home)
         err = saved_file_verify(f, &piece, VERIFY_PIECES, buffer, message);
     if (err)
         vm_stop(&h->vm, VM_STOP_MEMORY_LOST, 0, "%s", message);
+    else
+        atomic_store(&h->unverified, false);
+    seam_wake_main(h);
     wait_for_ever();
 }

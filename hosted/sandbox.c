@@ -81,6 +81,7 @@ enum check_kind {
     CLEAR,    /* it has none of these bits */
     SET,      /* it has all of these bits */
     SELF_PID, /* it is our own process id */
+    ABOVE,    /* it is larger than `value` */
 };
 
 struct check {
@@ -148,14 +149,14 @@ static const struct row rows[] = {
     {SYS_arch_prctl, {{EQUAL, 0, ARCH_SET_GS}}, "engine soft: its frame, on hosts without WRGSBASE"},
     {SYS_accept4, {{0}}, "control socket: somebody asks; there is no other socket to accept from"},
     {SYS_getsockopt, {{EQUAL, 1, SOL_SOCKET}, {EQUAL, 2, SO_PEERCRED}}, "the same: who is it?"},
-    {SYS_sendmsg, {{0}}, "the same: answers, and frozen memory for those who save or fork"},
-    {SYS_close, {{0}}, "the same: one who asked has gone; memory that is not needed any more"},
+    {SYS_sendmsg, {{ABOVE, 0, STDERR_FILENO}}, "the same: answers, and frozen memory for those who save or fork"},
+    {SYS_close, {{ABOVE, 0, STDERR_FILENO}}, "the same: one who asked has gone; memory that is not needed any more"},
     {SYS_memfd_create, {{0}}, "freezing: memory for what the guest has written since the last time"},
-    {SYS_ftruncate, {{0}}, "the same: its size"},
+    {SYS_ftruncate, {{ABOVE, 0, STDERR_FILENO}}, "the same: its size; never of a log that we write to"},
     {SYS_fcntl, {{EQUAL, 1, F_ADD_SEALS}}, "the same: nobody can write any more to what forks get"},
     {SYS_lseek, {{0}}, "the same: which parts of memory there are"},
     {SYS_fallocate,
-     {{EQUAL, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},
+     {{ABOVE, 0, STDERR_FILENO}, {EQUAL, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},
      "what is held twice after freezing is given back"},
     {SYS_mmap,
      {{CLEAR, 2, PROT_EXEC}, {EQUAL, 3, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE}},
@@ -214,7 +215,7 @@ static void load(struct program *p, size_t offset)
 /* A test, which goes on if the check holds; where it goes else is for skip_to_here. */
 static void emit_test(struct program *p, const struct check *c)
 {
-    uint16_t code = c->kind == CLEAR || c->kind == SET ? BPF_JSET : BPF_JEQ;
+    uint16_t code = c->kind == CLEAR || c->kind == SET ? BPF_JSET : c->kind == ABOVE ? BPF_JGT : BPF_JEQ;
 
     /* every SET mask of the table is one bit */
     emit(p, BPF_JMP | BPF_K | code, c->kind == SELF_PID ? (uint32_t)getpid() : c->value);

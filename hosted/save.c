@@ -50,7 +50,7 @@ static bool get_frozen(const char *name, const char *request, struct frozen *f, 
 
 static void on_sigbus(int signal)
 {
-    static const char text[] = "lodge: the file that the VM was restored from was cut off meanwhile: nothing was saved\n";
+    static const char text[] = "lodge: the VM's memory was cut off meanwhile, or the file that it was restored from: nothing was saved\n";
 
     (void)signal;
     (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
@@ -151,13 +151,14 @@ static bool name_copy(char name[VM_NAME_SIZE], const char *base, uint32_t *numbe
     do {
         if (snprintf(name, VM_NAME_SIZE, "%s-%u", base, ++*number) >= VM_NAME_SIZE)
             return false;
-        fd = control_connect(name, message);
+        fd = control_connect(name, 1, message);
         if (fd >= 0)
             close(fd);
     } while (fd >= 0);
     return true;
 }
 
+enum { NUMBER = 5 /* digits of a copy's number, at most */ };
 enum { BATCH = 32 /* copies that begin at once: each has a descriptor here */ };
 
 struct copies {
@@ -245,6 +246,10 @@ enum lodge_status command_fork(int argc, char **argv)
     base = c.options.config.name;
     c.is_named = strcmp(base, defaults.name) != 0 && c.options.copies == 1;
     (void)str_copy(c.base, sizeof(c.base), strcmp(base, defaults.name) == 0 ? c.options.saved : base);
+    if (!c.is_named && strlen(c.base) + 1 + NUMBER > VM_NAME_SIZE - 1) {
+        say("the name '%s' is too long to be numbered (give a shorter --name)", c.base);
+        return STATUS_USAGE;
+    }
     if (!get_frozen(c.options.saved, "fork", &frozen, &fd))
         return STATUS_OPERATOR;
     close(fd);

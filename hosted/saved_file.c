@@ -46,13 +46,6 @@ static int fail(char *message, int err, const char *what, const char *path)
 /* --- what RAM has -------------------------------------------------------------------------------
  */
 
-static bool is_zero(const uint8_t *page)
-{
-    static const uint8_t zero[PAGE_SIZE];
-
-    return memcmp(page, zero, PAGE_SIZE) == 0;
-}
-
 /* What find_runs has found so far. `file` is left to set_places. */
 struct finding {
     struct saved_run *run; /* [SAVED_RUNS_MAX] */
@@ -66,7 +59,7 @@ static bool find_runs_in(struct finding *f, const uint8_t *ram, const struct sav
     for (uint64_t at = r->at; at < r->at + r->size; at += PAGE_SIZE) {
         struct saved_run *last = f->runs > 0 ? &f->run[f->runs - 1] : NULL;
 
-        if (is_zero(ram + at))
+        if (page_is_zero(ram + at))
             continue;
         if (last && at - (last->ram + last->size) < f->gap << PAGE_SHIFT) {
             last->size = at + PAGE_SIZE - last->ram;
@@ -183,10 +176,10 @@ static bool write_run(int fd, const struct saved_run *r, const uint8_t *ram)
     uint64_t from = 0, at = 0;
 
     while (at < r->size) {
-        while (at < r->size && is_zero(ram + r->ram + at))
+        while (at < r->size && page_is_zero(ram + r->ram + at))
             at += PAGE_SIZE;
         from = at;
-        while (at < r->size && !is_zero(ram + r->ram + at))
+        while (at < r->size && !page_is_zero(ram + r->ram + at))
             at += PAGE_SIZE;
         if (file_write_exactly(fd, r->file + from, ram + r->ram + from, at - from))
             return false;

@@ -402,6 +402,21 @@ static void run_stream(void *arg)
     outstream_run(arg);
 }
 
+/* A VM in the background has no terminal, so that it has to have a name. */
+static int leave_terminal(const struct home *h, char *message)
+{
+    if (h->tell < 0)
+        return OK;
+    if (!h->who[0]) {
+        snprintf(message, MESSAGE, "a VM in the background needs a name (give --name)");
+        return ERR_INVALID;
+    }
+    if (detach_leave())
+        return OK;
+    snprintf(message, MESSAGE, "cannot leave the terminal: %s (%s)", strerror(errno), seam_errno_hint(errno));
+    return ERR_NO_MEMORY;
+}
+
 /* Threads and sandbox: from here on the process can do no more than it needs. */
 static int enclose(struct home *h, char *message)
 {
@@ -420,6 +435,7 @@ static int enclose(struct home *h, char *message)
         err = thread_start(&h->stream_thread[0], "stdout", run_stream, &h->out);
     if (!err)
         err = thread_start(&h->stream_thread[1], "stderr", run_stream, &h->err);
+    atomic_store(&h->unverified, verifies);
     if (!err && verifies)
         err = thread_start(&h->verify_thread, "verify", restore_verify, h);
     if (!err)
@@ -454,9 +470,10 @@ enum lodge_status vm_process_run(const struct run_options *options, const struct
     if (!err)
         err = block_signals(h, message);
     if (!err) {
-        if (tell >= 0)
-            detach_leave();
         terminal_prepare(&h->ram);
+        err = leave_terminal(h, message);
+    }
+    if (!err) {
         err = enclose(h, message);
     }
     if (err) {

@@ -16,7 +16,7 @@
 enum {
     SAVED_HEAD = 64,                   /* bytes; the metadata follows */
     SAVED_METADATA_MAX = 32 << 20,
-    SAVED_RUNS_MAX = 32768,            /* each is a mapping of the host's, which has room for 65,530 */
+    SAVED_RUNS_MAX = 16384,            /* each is a mapping of the host's, and what is between two another: 65,530 */
     SAVED_PIECE = 64 << 10,            /* of a run: what one checksum is of */
     SAVED_MESSAGE = 512,
 };

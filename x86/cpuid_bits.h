@@ -124,10 +124,10 @@ struct x86_feature_bit {
 /* One row per feature that has a CPUID bit; *count rows (x86/level.c). */
 const struct x86_feature_bit *x86_feature_bits(size_t *count);
 
-/* The level's own answer, not adapted to a vCPU; NULL if it has no such row. */
 /* Takes bits (of register 0 EAX .. 3 EDX) away from a level of one's own. */
 void x86_level_clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg, uint32_t bits);
 
+/* The level's own answer, not adapted to a vCPU; NULL if it has no such row. */
 const struct x86_cpuid_row *x86_level_row(const struct x86_level *level, uint32_t leaf,
                                           uint32_t subleaf);
 

@@ -21,7 +21,6 @@
 #include "engine/soft/translator.h"
 #include "x86/level.h"
 
-
 static size_t pages_of(size_t bytes)
 {
     return (bytes + PAGE_SIZE - 1) >> PAGE_SHIFT;

@@ -6,6 +6,7 @@ from lodge import (LODGE, OK, OPERATOR, SLOWER, USAGE, Terminal, background, che
                    check_within_a_second, guest, main, path, read_until, run, run_as_nobody, wait_for, with_engine)
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -297,6 +298,61 @@ def test_a_console_that_reads_nothing():
     check(lost, "no notice")
     p.stdout.close()
     p.wait(timeout=20 * SLOWER)
+
+
+def test_the_menu_of_a_paused_vm():
+    with Terminal("run", "-k", guest(), "-m", "16M", "--name", "menu") as t:
+        t.expect(b"ready")
+        check_status(run("pause", "menu"), OK)
+        t.type(b"\x1dd")  # dumps registers
+        t.expect(b"gdtr", 20)
+        check("paused" in run("ps").out, "still is")
+        check_status(run("resume", "menu"), OK)
+        t.type(b"n")
+        t.expect(b"<0>")
+        t.type(b"o")
+        t.check_end(OK)
+
+
+def test_requests_of_those_who_have_gone():
+    """Nobody waits for the answer: it is not done later, when there is room again."""
+    p = start("gone")
+    waiting = [connect("gone") for _ in range(8)]
+    late = connect("gone")
+    late.send(b"pause")
+    late.close()
+    for s in waiting:
+        s.close()
+    check(ask(p, b"n") == b"<0>", "runs")
+    check("running" in run("ps").out, "was paused by somebody who had gone")
+    end(p, "gone")
+
+
+def test_ps_does_not_wait_for_long():
+    p, q = start("stuck"), start("well")
+    p.send_signal(signal.SIGSTOP)
+    result = run("ps")
+    check(re.search(rf"stuck +{p.pid} no answer", result.out) and "running" in result.out, result)
+    check(result.seconds < 5 * SLOWER, result.seconds)
+    p.send_signal(signal.SIGCONT)
+    end(p, "stuck")
+    end(q, "well")
+
+
+def test_console_signals():
+    """Whatever ends a console, its terminal is as it was."""
+    p = start("tty")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        with Terminal("console", "tty") as t:
+            t.expect(b"ready\r\n")
+            wait_for(t.is_raw, "raw")
+            t.process.send_signal(number)
+            t.check_end(-number)
+    end(p, "tty")
+
+
+def test_a_background_needs_a_name():
+    check_refused(run("run", "-e", "soft", "-k", guest(), "-m", "16M", "-d"), USAGE, "needs a name")
 
 
 def test_hostile_clients():

@@ -88,7 +88,7 @@ def test_no_sandbox():
 
 def test_input_from_pipe_is_binary_clean():
     """Nothing is a menu key where there is no terminal, and nothing is lost on a slow guest."""
-    keys = bytes(b for b in range(1, 256) if bytes([b]) not in b"ortxshfudmk" and b != 0)
+    keys = bytes(b for b in range(1, 256) if bytes([b]) not in b"ortxshfudmknpqwb" and b != 0)
     p = subprocess.run([LODGE, "run", "-e", UNDER_TEST, "-k", guest(), "-m", "16M"], input=b"d" + keys * 3 + b"o",
                        capture_output=True, timeout=60)
     check(p.returncode == OK, p)

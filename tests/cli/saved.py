@@ -558,6 +558,19 @@ def test_damaged_pages():
     forget()
 
 
+def test_damage_does_not_spread():
+    """Saved or forked at once: not before all of the file has been looked at."""
+    file = saved("vm")
+    change(file, os.path.getsize(file) - 2 * PAGE)
+    for what in (("save", "vm", path("saved2")), ("fork", "vm")):
+        p = restore(file, "--paused")
+        wait_for(lambda: os.path.exists(os.path.join(RUNTIME, "lodge", "vm.sock")), "its socket")
+        check(run(*what).status != OK and files() == ["saved"], what)
+        check(p.wait(timeout=20 * SLOWER) == HOST, "ends")
+        check(len(run("ps").out.splitlines()) == 1, "a fork runs")
+    forget()
+
+
 def test_a_file_that_is_cut_while_it_runs():
     """Its process has not looked at the pages yet, so nothing but the file has them."""
     file = saved("vm")

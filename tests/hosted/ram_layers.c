@@ -37,6 +37,7 @@ static void begin(bool shared)
     char message[256];
 
     CHECK_EQ(ram_create(&ram, SIZE, shared, message, sizeof(message)), OK);
+    ram_watch(&ram);
     memset(now, 0, SIZE);
 }
 

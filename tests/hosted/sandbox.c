@@ -286,6 +286,11 @@ static bool try_fallocate(void)
     return call(SYS_fallocate, ram_fd, 0, 0, 4096) == 0;
 }
 
+static bool try_emptying_a_log(void)
+{
+    return call(SYS_ftruncate, 2, 0, 0, 0) == 0;
+}
+
 static bool try_fcntl(void)
 {
     return call(SYS_fcntl, 0, F_DUPFD, 0, 0) >= 0;
@@ -342,6 +347,7 @@ static const struct {
     {"receiving descriptors", try_receiving_descriptors, false},
     {"mmap exec of a file", try_mmap_exec_of_a_file, false},
     {"fallocate", try_fallocate, false},
+    {"emptying a log", try_emptying_a_log, false},
     {"fcntl", try_fcntl, false},
     {"connect", try_connect, false},
     {"getsockopt", try_getsockopt, false},

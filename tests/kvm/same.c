@@ -17,6 +17,7 @@
 #include "core/err.h"
 #include "hosted/files.h"
 #include "hosted/seam.h"
+#include "machine/boot.h"
 #include "tests/kvm/vm_env.h"
 #include "tests/lib/unit.h"
 
@@ -94,6 +95,7 @@ static void run(struct end *end, bool interpret)
     end->status = vm_env_vm(&env)->stop_status;
     memcpy(&end->cpu, pc_cpu(vm_env_vm(&env), 0), sizeof(end->cpu));
     memcpy(end->ram, shape.ram, MEMORY);
+    memset(end->ram + BOOT_GENERATION, 0, 16); /* two VMs are two */
     vm_env_destroy(&env);
     close(file.fd);
 }
