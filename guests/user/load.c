@@ -143,7 +143,7 @@ static void floats(void)
         long double x = 0.3L;
         double y = 0.3, z = 1.0;
 
-        for (int i = 0; i < 20000; i++) {
+        for (int i = 0; i < 10000; i++) {
             x = 3.99L * x * (1 - x); /* any bit that is lost is seen after some rounds */
             y = 3.99 * y * (1 - y);
             z = z * 1.0000001 + y / 3;
@@ -165,7 +165,7 @@ static void floats(void)
  * mantissa's full width, rounded to zero, and "precision" noted as seen. x87's stack goes round with each addition. */
 static void registers(void)
 {
-    enum { TURNS = 80000, X87_STEP = 3, MODE_X87 = 0x0F7F, MODE_SSE = 0x7FA0 };
+    enum { TURNS = 20000, X87_STEP = 3, MODE_X87 = 0x0F7F, MODE_SSE = 0x7FA0 };
     static int64_t in[8], out[8];
     static double in_sse[16][2] __attribute__((aligned(16))), out_sse[16][2] __attribute__((aligned(16)));
     static const double step = X87_STEP;
@@ -368,7 +368,7 @@ static bool is_read_only(volatile uint64_t *p)
 
 static void pages(void)
 {
-    enum { SIZE = 2 << 20, WORDS = SIZE / 8 };
+    enum { SIZE = 256 << 10, WORDS = SIZE / 8 };
     struct sigaction a = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
 
     sigaction(SIGSEGV, &a, NULL);
