@@ -61,20 +61,26 @@ static void make_plain(char *text)
     }
 }
 
-bool command_ask(int fd, const char *name, const char *request, char *text, size_t size, int *files,
-                 uint32_t *count)
+static bool no_answer(const char *name, bool ended)
+{
+    say("%.64s: no answer (%s)", name, ended || errno == EPIPE || errno == ECONNRESET ? "it has ended" : "try again");
+    return false;
+}
+
+bool command_request(int fd, const char *name, const char *request)
+{
+    return control_send(fd, request, strlen(request), NULL, 0) || no_answer(name, false);
+}
+
+bool command_answer(int fd, const char *name, char *text, size_t size, int *files, uint32_t *count)
 {
     static char answer[CONTROL_ANSWER + 1];
     int none[CONTROL_FILES];
     uint32_t no_count;
-    ssize_t n = -1;
+    ssize_t n = control_receive(fd, answer, CONTROL_ANSWER, files ? files : none, count ? count : &no_count);
 
-    if (control_send(fd, request, strlen(request), NULL, 0))
-        n = control_receive(fd, answer, CONTROL_ANSWER, files ? files : none, count ? count : &no_count);
-    if (n <= 0) {
-        say("%.64s: no answer (%s)", name, n == 0 || errno == EPIPE || errno == ECONNRESET ? "it has ended" : "try again");
-        return false;
-    }
+    if (n <= 0)
+        return no_answer(name, n == 0);
     answer[n] = '\0';
     make_plain(answer);
     if (strncmp(answer, "ok", 2) != 0) {
@@ -84,6 +90,12 @@ bool command_ask(int fd, const char *name, const char *request, char *text, size
     if (text)
         snprintf(text, size, "%s", answer[2] == '\n' ? answer + 3 : "");
     return true;
+}
+
+bool command_ask(int fd, const char *name, const char *request, char *text, size_t size, int *files,
+                 uint32_t *count)
+{
+    return command_request(fd, name, request) && command_answer(fd, name, text, size, files, count);
 }
 
 /* One name, nothing else: NULL, and it has been said. */

@@ -24,8 +24,10 @@ enum lodge_status command_fork(int argc, char **argv);
 
 /* A connection to the VM of that name; -1: it has been said why not. */
 int command_connect(const char *name);
-/* Asks and waits for the answer. False: it has been said that it was refused, or did not come. Text behind the
+/* Asks. Waits for the answer. Both. False: it has been said that it was refused, or did not come. Text behind the
  * first line is put into text[size] if there is one to put it into; descriptors as control_receive does. */
+bool command_request(int fd, const char *name, const char *request);
+bool command_answer(int fd, const char *name, char *text, size_t size, int *files, uint32_t *count);
 bool command_ask(int fd, const char *name, const char *request, char *text, size_t size, int *files,
                  uint32_t *count);
 

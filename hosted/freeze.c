@@ -196,13 +196,12 @@ bool freeze_step(struct home *h)
 
 static int freeze_memory(struct home *h, char *message)
 {
-    int err = OK;
+    int err;
 
     if (h->ram.fd >= 0)
         err = ram_freeze_shared(&h->ram);
     else
-        for (uint64_t piece = 0; piece < ram_pieces(&h->ram) && !err; piece++)
-            err = ram_move_piece(&h->ram, h->freeze.layer, piece);
+        err = ram_move_all(&h->ram, h->freeze.layer);
     if (err == ERR_IO)
         return memory_lost(h, message);
     return err ? no_memory(message) : OK;

@@ -13,7 +13,7 @@
  *
  * It is left out of core dumps: it is the tenant's, and large.
  */
-#include "hosted/ram.h"
+#include "hosted/ram_pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -92,6 +92,7 @@ int ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_
 void ram_watch(struct ram *ram)
 {
     ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    ram->is_searched = ram->pagemap >= 0 && ram_can_search(ram);
     ram->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 }
 

@@ -36,7 +36,8 @@ struct ram {
     int fd; /* the memfd that all of it is a shared mapping of; -1: it is private, over layers */
     uint32_t merged; /* ram_begin_move: layers (a bit each) that end with this move, since they or extents run short */
     int pagemap;    /* /proc/self/pagemap, -1: there is none */
-    int statm;      /* likewise */
+    bool is_searched; /* by the kernel: ram_pages.c */
+    int statm;      /* /proc/self/statm, likewise */
     uint64_t own;   /* pages of the whole process that are its own, when memory was last frozen */
     uint32_t extents;
     struct ram_extent *extent; /* [RAM_EXTENTS], by `at`, not overlapping; what none covers was zero */
@@ -84,6 +85,7 @@ int must_check ram_freeze_shared(struct ram *ram);
  * is private over that afterwards. ram_pieces pieces, each of which may be moved as often as one likes. */
 int must_check ram_begin_move(struct ram *ram, uint32_t *layer);
 int must_check ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece);
+int must_check ram_move_all(struct ram *ram, uint32_t layer);
 uint64_t ram_pieces(const struct ram *ram);
 /* About how many bytes there are to move, after ram_begin_move: what the process has got of its own since the last
  * time; all, if layers are merged. */

@@ -13,9 +13,8 @@
  * runs, and at the rest only what it has touched again is. Parts of the memfd that hold nothing, and are large, are mapped from nothing instead:
  * through a private mapping, the first write there would take a page for the memfd as well.
  *
- * Private RAM is frozen by moving the pages that are the guest's own into a new memfd, which is then mapped
- * over them. Which they are says /proc/self/pagemap: present or swapped out, and no file's (Linux's
- * Documentation/admin-guide/mm/pagemap.rst). That is done in pieces, with the VM at rest for each, so that only what was
+ * Private RAM is frozen by moving the pages that are the guest's own (ram_pages.c) into a new memfd, which is then mapped
+ * over them. That is done in pieces, with the VM at rest for each, so that only what was
  * written since is left for the last rest; or, where there is little to move, all of it there. Pages between two that lie close together are moved with them. When
  * layers run short, what is mapped from all but the largest is moved as well, and when extents do, what is mapped from any, so that
  * those layers end.
@@ -37,20 +36,15 @@
 
 #include "core/err.h"
 #include "hosted/files.h"
-#include "hosted/ram.h"
+#include "hosted/ram_pages.h"
 
 enum {
-    PAGES = 512, /* looked up at once */
     GAP = 16,    /* pages that are moved with their neighbours */
-    PIECE = PAGES * PAGE_SIZE,
+    PIECE = 2 << 20,
     PIECES_MAX = 8192,
     FREEZE_RANGES = 4096,
     FREEZE_HOLE = 2 << 20, /* a smaller one is not worth an extent */
 };
-
-#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
-#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
-#define PAGEMAP_FILE    (UINT64_C(1) << 61)
 
 /* --- layers ------------------------------------------------------------------------------------
  */
@@ -360,24 +354,6 @@ static uint64_t gap_of(const struct ram *ram)
     return gap > GAP ? gap : GAP;
 }
 
-static bool is_private(uint64_t entry)
-{
-    return (entry & PAGEMAP_SWAPPED) || (entry & (PAGEMAP_PRESENT | PAGEMAP_FILE)) == PAGEMAP_PRESENT;
-}
-
-/* Is that page to be in the new layer? */
-static bool is_to_move(const struct ram *ram, uint64_t at, uint64_t entry)
-{
-    const struct ram_extent *e;
-
-    if (!is_private(entry) && !ram->merged)
-        return false;
-    e = covering(ram, at);
-    if (is_private(entry))
-        return e || !page_is_zero(ram->base + at);
-    return e && (ram->merged >> e->layer & 1);
-}
-
 /* What is zero stays a hole. */
 static bool copy_run(const struct ram *ram, int fd, uint64_t at, uint64_t end)
 {
@@ -410,40 +386,67 @@ static int move_run(struct ram *ram, uint32_t layer, uint64_t at, uint64_t end)
     return OK;
 }
 
-/* Entries of the pages from `at` on; how many, 0: they are not to be had. */
-static uint64_t look_up(const struct ram *ram, uint64_t at, uint64_t end, uint64_t entry[PAGES])
+static int move_own(struct ram *ram, uint32_t layer, uint64_t at, uint64_t end)
 {
-    uint64_t count = (end - at) / PAGE_SIZE < PAGES ? (end - at) / PAGE_SIZE : PAGES;
-    uint64_t page = ((uintptr_t)ram->base + at) / PAGE_SIZE;
-    const char *failure = file_read_exactly(ram->pagemap, page * sizeof(*entry), (uint8_t *)entry,
-                                            count * sizeof(*entry));
+    uint64_t from = at, to = at, gap = gap_of(ram) * PAGE_SIZE;
+    struct ram_search search;
+    struct ram_run run;
+    int err = OK;
 
-    return failure ? 0 : count;
+    ram_search_begin(&search, ram, at, end);
+    while (!err && ram_search_next(&search, &run)) {
+        for (; run.at < run.end && !err; run.at += PAGE_SIZE) {
+            if (page_is_zero(ram->base + run.at) && !covering(ram, run.at))
+                continue;
+            if (run.at - to > gap || from == to) {
+                err = move_run(ram, layer, from, to);
+                from = run.at;
+            }
+            to = run.at + PAGE_SIZE;
+        }
+    }
+    if (search.failed)
+        return ERR_NO_MEMORY;
+    return err ? err : move_run(ram, layer, from, to);
+}
+
+/* What is still mapped from layers that are to end. */
+static int move_merged(struct ram *ram, uint32_t layer, uint64_t at, uint64_t end)
+{
+    int err = OK;
+
+    while (at < end && !err) {
+        const struct ram_extent *e = &ram->extent[find(ram, at)];
+        uint64_t from, to;
+
+        if (e == &ram->extent[ram->extents] || e->at >= end)
+            break;
+        from = later(e->at, at);
+        to = earlier(end_of(e), end);
+        if (ram->merged >> e->layer & 1)
+            err = move_run(ram, layer, from, to);
+        at = to;
+    }
+    return err;
 }
 
 int ram_move_piece(struct ram *ram, uint32_t layer, uint64_t piece)
 {
     uint64_t at = piece * piece_size(ram), end = earlier(at + piece_size(ram), ram->size);
-    uint64_t from = at, to = at, gap = gap_of(ram) * PAGE_SIZE, entry[PAGES], count;
+    int err = move_own(ram, layer, at, end);
+
+    return err || !ram->merged ? err : move_merged(ram, layer, at, end);
+}
+
+int ram_move_all(struct ram *ram, uint32_t layer)
+{
     int err = OK;
 
-    for (; at < end && !err; at += count * PAGE_SIZE) {
-        count = look_up(ram, at, end, entry);
-        if (count == 0)
-            return ERR_NO_MEMORY;
-        for (uint64_t n = 0; n < count && !err; n++) {
-            uint64_t page = at + n * PAGE_SIZE;
-
-            if (!is_to_move(ram, page, entry[n]))
-                continue;
-            if (page - to > gap || from == to) {
-                err = move_run(ram, layer, from, to);
-                from = page;
-            }
-            to = page + PAGE_SIZE;
-        }
-    }
-    return err ? err : move_run(ram, layer, from, to);
+    if (!ram->merged)
+        return move_own(ram, layer, 0, ram->size);
+    for (uint64_t piece = 0; piece < ram_pieces(ram) && !err; piece++)
+        err = ram_move_piece(ram, layer, piece);
+    return err;
 }
 
 /* Which layers are to end, as bits. */
@@ -542,24 +545,11 @@ static void give_back_run(const struct ram *ram, uint64_t from, uint64_t to)
 
 void ram_tidy_piece(struct ram *ram, uint64_t piece)
 {
-    uint64_t at = piece * piece_size(ram), end = earlier(at + piece_size(ram), ram->size);
-    uint64_t from = at, to = at, entry[PAGES], count;
+    uint64_t at = piece * piece_size(ram);
+    struct ram_search search;
+    struct ram_run run;
 
-    for (; at < end; at += count * PAGE_SIZE) {
-        count = look_up(ram, at, end, entry);
-        if (count == 0)
-            return;
-        for (uint64_t n = 0; n < count; n++) {
-            uint64_t page = at + n * PAGE_SIZE;
-
-            if (!is_private(entry[n]))
-                continue;
-            if (page != to) {
-                give_back_run(ram, from, to);
-                from = page;
-            }
-            to = page + PAGE_SIZE;
-        }
-    }
-    give_back_run(ram, from, to);
+    ram_search_begin(&search, ram, at, earlier(at + piece_size(ram), ram->size));
+    while (ram_search_next(&search, &run))
+        give_back_run(ram, run.at, run.end);
 }

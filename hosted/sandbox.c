@@ -71,6 +71,7 @@
 #include <unistd.h>
 
 #include "core/err.h"
+#include "hosted/pagemap_scan.h"
 
 /* TCSETS2 and TCGETS2: the header that has them cannot be had together with <termios.h>. */
 enum { TERMIOS2_SET = 0x402C542B, TERMIOS2_GET = 0x802C542A };
@@ -154,6 +155,7 @@ static const struct row rows[] = {
     {SYS_memfd_create, {{0}}, "freezing: memory for what the guest has written since the last time"},
     {SYS_ftruncate, {{ABOVE, 0, STDERR_FILENO}}, "the same: its size; never of a log that we write to"},
     {SYS_fcntl, {{EQUAL, 1, F_ADD_SEALS}}, "the same: nobody can write any more to what forks get"},
+    {SYS_ioctl, {{EQUAL, 1, (uint32_t)PAGEMAP_SCAN_REQUEST}}, "the same: which pages the guest has written"},
     {SYS_lseek, {{0}}, "the same: which parts of memory there are"},
     {SYS_fallocate,
      {{ABOVE, 0, STDERR_FILENO}, {EQUAL, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},

@@ -28,16 +28,23 @@ static enum lodge_status status_of(int err)
     return err == ERR_NO_MEMORY || err == ERR_IO || err == ERR_PERMISSION ? STATUS_HOST : STATUS_USAGE;
 }
 
-/* Asks the VM for itself, frozen. False: it has been said why not. *fd: the connection, for as long as it is
- * used. */
-static bool get_frozen(const char *name, const char *request, struct frozen *f, int *fd)
+/* Asks the VM for itself, frozen. The connection, to be kept for as long as what comes is used; -1: it has been said
+ * why not. */
+static int ask_for_frozen(const char *name, const char *request)
+{
+    int fd = command_connect(name);
+
+    return fd >= 0 && command_request(fd, name, request) ? fd : -1;
+}
+
+/* Waits for it. False: it has been said why not. */
+static bool take_frozen(int fd, const char *name, struct frozen *f)
 {
     char message[SAVED_MESSAGE];
     int files[CONTROL_FILES];
     uint32_t count;
 
-    *fd = command_connect(name);
-    if (*fd < 0 || !command_ask(*fd, name, request, NULL, 0, files, &count))
+    if (!command_answer(fd, name, NULL, 0, files, &count))
         return false;
     if (frozen_take(f, files, count, message) == OK)
         return true;
@@ -83,7 +90,8 @@ enum lodge_status command_save(int argc, char **argv)
         say("usage: lodge save NAME FILE (see 'lodge ps' for names)");
         return STATUS_USAGE;
     }
-    if (!get_frozen(argv[0], "freeze", &f, &fd))
+    fd = ask_for_frozen(argv[0], "freeze");
+    if (fd < 0 || !take_frozen(fd, argv[0], &f))
         return STATUS_OPERATOR;
     signal(SIGBUS, on_sigbus);
     err = write_file(&f, argv[1], message);
@@ -163,6 +171,8 @@ enum { BATCH = 32 /* copies that begin at once: each has a descriptor here */ };
 
 struct copies {
     struct run_options options;
+    int original; /* the connection to it, which it sends itself over; -1: it has come */
+    struct frozen frozen;
     struct restore_origin origin;
     bool is_named; /* the only one has a name of its own */
     char base[VM_NAME_SIZE];
@@ -172,9 +182,21 @@ struct copies {
     char name[BATCH][VM_NAME_SIZE];
 };
 
+static bool take_original(struct copies *c)
+{
+    if (!take_frozen(c->original, c->options.saved, &c->frozen))
+        return false;
+    close(c->original);
+    c->original = -1;
+    c->origin = (struct restore_origin){.saved = &c->frozen.saved, .frozen = &c->frozen};
+    return true;
+}
+
 /* In the copy's process: nothing of the others is left there, and it does not return. */
 static _Noreturn void become_copy(struct copies *c, int tell)
 {
+    if (c->original >= 0 && !take_original(c))
+        exit(STATUS_OPERATOR);
     for (uint32_t n = 0; n < c->count; n++)
         close(c->started[n].ready);
     memcpy(c->options.config.name, c->name[c->count], VM_NAME_SIZE);
@@ -231,14 +253,13 @@ static enum lodge_status start_copies(struct copies *c)
     return status == STATUS_OK && !going ? STATUS_HOST : status;
 }
 
+/* A single copy takes what it is made of by itself: its process is made while the original is being frozen. */
 enum lodge_status command_fork(int argc, char **argv)
 {
     static struct copies c;
-    static struct frozen frozen;
     struct vm_config defaults;
     enum lodge_status status;
     const char *base;
-    int fd;
 
     if (!parse(&c.options, OPTIONS_FORK, argc, argv, options_fork_help, &status))
         return status;
@@ -250,9 +271,8 @@ enum lodge_status command_fork(int argc, char **argv)
         say("the name '%s' is too long to be numbered (give a shorter --name)", c.base);
         return STATUS_USAGE;
     }
-    if (!get_frozen(c.options.saved, "fork", &frozen, &fd))
+    c.original = ask_for_frozen(c.options.saved, "fork");
+    if (c.original < 0 || (c.options.copies > 1 && !take_original(&c)))
         return STATUS_OPERATOR;
-    close(fd);
-    c.origin = (struct restore_origin){.saved = &frozen.saved, .frozen = &frozen};
     return start_copies(&c);
 }

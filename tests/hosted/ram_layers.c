@@ -5,7 +5,7 @@
  * always what was written last; memory held twice is given back; and none of it makes too many mappings. A copy in
  * plain memory is what everything is compared with.
  */
-#include "hosted/ram.h"
+#include "hosted/ram_pages.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,6 +25,7 @@ enum { MIB = 1 << 20, SIZE = 24 * MIB, PAGES_IN_RAM = SIZE / PAGE_SIZE };
 static struct ram ram;
 static uint8_t *now, *then; /* what RAM is, and was when it was last frozen */
 static uint64_t seed = 12345;
+static bool never_searched; /* as on hosts that cannot */
 
 static uint32_t random_below(uint32_t n)
 {
@@ -38,6 +39,7 @@ static void begin(bool shared)
 
     CHECK_EQ(ram_create(&ram, SIZE, shared, message, sizeof(message)), OK);
     ram_watch(&ram);
+    ram.is_searched &= !never_searched;
     memset(now, 0, SIZE);
 }
 
@@ -76,8 +78,8 @@ static int freeze(uint32_t *layer)
         err = ram_freeze_shared(&ram);
     } else {
         err = ram_begin_move(&ram, layer);
-        for (uint64_t p = 0; p < ram_pieces(&ram) && !err; p++)
-            err = ram_move_piece(&ram, *layer, p);
+        if (!err)
+            err = ram_move_all(&ram, *layer);
         if (!err)
             ram_end_move(&ram);
     }
@@ -171,12 +173,105 @@ static void test_pieces_while_it_runs(void)
         }
         for (uint64_t p = 0; p < ram_pieces(&ram); p++)
             CHECK_EQ(ram_move_piece(&ram, layer, p), OK);
+        CHECK_EQ(ram_move_all(&ram, layer), OK);
         ram_end_move(&ram);
         memcpy(then, now, SIZE);
         write_some(50);
         check_all();
     }
     end();
+}
+
+/* Marks the guest's own pages in [at, end), and counts runs, which must rise and not touch. */
+static uint32_t search(bool own[PAGES_IN_RAM], uint64_t at, uint64_t end)
+{
+    struct ram_search s;
+    struct ram_run run = {0};
+    uint64_t last = at;
+    uint32_t runs = 0;
+
+    memset(own, 0, PAGES_IN_RAM);
+    ram_search_begin(&s, &ram, at, end);
+    while (ram_search_next(&s, &run)) {
+        CHECK(run.at >= last && (runs == 0 || run.at > last) && run.end > run.at && run.end <= end);
+        for (uint64_t page = run.at / PAGE_SIZE; page < run.end / PAGE_SIZE; page++)
+            own[page] = true;
+        last = run.end;
+        runs++;
+    }
+    CHECK(!s.failed);
+    return runs;
+}
+
+/* Every other page of the first half, none of some, all of the rest, which go on over whatever is looked at in one go. */
+static void test_own_pages_are_found(void)
+{
+    static bool own[PAGES_IN_RAM];
+    uint32_t layer, half = PAGES_IN_RAM / 2, full = half + 100;
+
+    begin(true);
+    for (uint32_t page = 0; page < PAGES_IN_RAM; page++)
+        write_page(page);
+    CHECK_EQ(freeze(&layer), OK);
+    CHECK_EQ(search(own, 0, SIZE), 0);
+    for (uint32_t page = 0; page < half; page += 2)
+        write_page(page);
+    for (uint32_t page = full; page < PAGES_IN_RAM; page++)
+        write_page(page);
+    for (uint32_t page = half; page < full; page++)
+        CHECK_EQ(ram.base[page * PAGE_SIZE], now[page * PAGE_SIZE]); /* present, and not its own */
+    CHECK_EQ(search(own, 0, SIZE), half / 2 + 1);
+    for (uint32_t page = 0; page < PAGES_IN_RAM; page++)
+        CHECK_EQ(own[page], page < half ? page % 2 == 0 : page >= full);
+    CHECK_EQ(search(own, PAGE_SIZE, SIZE - PAGE_SIZE), half / 2);
+    CHECK(!own[0] && own[2] && !own[PAGES_IN_RAM - 1]);
+    CHECK_EQ(search(own, PAGE_SIZE, PAGE_SIZE), 0);
+    end();
+}
+
+/* Whether the host says so or each page is looked at. */
+static void test_both_searches_find_the_same(void)
+{
+    static bool own[PAGES_IN_RAM], same[PAGES_IN_RAM];
+    uint32_t layer;
+
+    begin(true);
+    for (int n = 0; n < 20; n++) {
+        bool can = ram.is_searched;
+        uint32_t runs;
+
+        write_some(random_below(2000));
+        if (n == 0)
+            CHECK_EQ(freeze(&layer), OK);
+        runs = search(own, 0, SIZE);
+        ram.is_searched = false;
+        CHECK_EQ(search(same, 0, SIZE), runs);
+        ram.is_searched = can;
+        CHECK(memcmp(own, same, sizeof(own)) == 0);
+        CHECK(n == 0 || runs > 0);
+        CHECK_EQ(freeze(&layer), OK);
+    }
+    end();
+}
+
+static void test_nobody_says_which_pages(void)
+{
+    uint32_t layer;
+
+    for (int can = 0; can < 2; can++) {
+        begin(true);
+        write_some(100);
+        CHECK_EQ(freeze(&layer), OK);
+        write_some(100);
+        close(ram.pagemap);
+        ram.pagemap = open("/dev/null", O_RDONLY);
+        ram.is_searched = can;
+        CHECK_EQ(ram_begin_move(&ram, &layer), OK);
+        CHECK_EQ(ram_move_all(&ram, layer), (uint64_t)ERR_NO_MEMORY);
+        ram_end_move(&ram);
+        CHECK(memcmp(ram.base, now, SIZE) == 0);
+        end();
+    }
 }
 
 static void test_zero_pages_are_not_held(void)
@@ -355,14 +450,20 @@ int main(void)
 {
     now = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     then = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    UNIT_RUN(test_shared_is_frozen);
-    UNIT_RUN(test_again_and_again);
-    UNIT_RUN(test_pieces_while_it_runs);
-    UNIT_RUN(test_zero_pages_are_not_held);
-    UNIT_RUN(test_what_is_held_twice_is_given_back);
-    UNIT_RUN(test_layers_end);
-    UNIT_RUN(test_mappings_are_bounded);
-    UNIT_RUN(test_zeroed);
+    UNIT_RUN(test_both_searches_find_the_same);
+    UNIT_RUN(test_nobody_says_which_pages);
+    for (int n = 0; n < 2; n++) {
+        never_searched = n;
+        UNIT_RUN(test_shared_is_frozen);
+        UNIT_RUN(test_own_pages_are_found);
+        UNIT_RUN(test_again_and_again);
+        UNIT_RUN(test_pieces_while_it_runs);
+        UNIT_RUN(test_zero_pages_are_not_held);
+        UNIT_RUN(test_what_is_held_twice_is_given_back);
+        UNIT_RUN(test_layers_end);
+        UNIT_RUN(test_mappings_are_bounded);
+        UNIT_RUN(test_zeroed);
+    }
     UNIT_RUN(test_no_room);
     UNIT_RUN(test_a_file_that_is_cut);
     return unit_done();
