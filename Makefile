@@ -11,6 +11,7 @@ CC := gcc
 endif
 CLANG ?= clang
 O := build
+comma := ,
 # make V=1 shows whole commands
 ifeq ($(V),1)
 quiet = @:
@@ -48,6 +49,30 @@ all: $(O)/lodge native-objects
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
+# --- the program's libc ---------------------------------------------------------------------------
+# musl, linked statically (docs/toolchain.md, "libc"); with LIBC=system the compiler's own, dynamically. The kernel's
+# headers are where the system's are, which musl's must not be mixed with.
+
+LIBC ?= musl
+LIBC_CHOSEN := $(O)/libc-$(LIBC)
+ifeq ($(LIBC),musl)
+MUSL := x86_64-linux-musl
+crt_file = $(shell $(CC) -print-file-name=$(1))
+HOSTED_INCLUDE := -nostdinc -isystem /usr/include/$(MUSL) -isystem $(CC_INCLUDE) -isystem $(LIBC_CHOSEN)
+hosted_link = $(CC) -static-pie -nostdlib -Wl,-z,relro,-z,now $(1) $(addprefix /usr/lib/$(MUSL)/,rcrt1.o crti.o) \
+    $(call crt_file,crtbeginS.o) $(filter %.o,$^) /usr/lib/$(MUSL)/libc.a $(call crt_file,libgcc.a) \
+    $(call crt_file,crtendS.o) /usr/lib/$(MUSL)/crtn.o
+else
+HOSTED_INCLUDE :=
+hosted_link = $(CC) -pie $(1) $(filter %.o,$^) -lpthread
+endif
+
+# What is compiled for one libc is made anew for another. (Not by a rule: with .SECONDARY nobody misses a file.)
+ifeq ($(wildcard $(LIBC_CHOSEN)),)
+$(shell rm -rf $(O)/libc-* && mkdir -p $(LIBC_CHOSEN) && cd $(LIBC_CHOSEN) && \
+    ln -s /usr/include/linux /usr/include/asm-generic . && ln -s /usr/include/x86_64-linux-gnu/asm asm)
+endif
+
 # --- the three trees ---------------------------------------------------------------------------
 
 define free_rule
@@ -60,14 +85,14 @@ $(O)/fuzz/%: CC := $(CLANG)
 $(O)/fuzz/%: CC_INCLUDE = $(shell $(CLANG) -print-resource-dir)/include
 $(foreach t,hosted native test asan fuzz,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
 
-$(HOSTED_OBJS): $(O)/hosted/%.o: %.c
+$(HOSTED_OBJS): $(O)/hosted/%.o: %.c $(LIBC_CHOSEN)
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
-	$(Q)$(CC) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
+	$(Q)$(CC) $(HOSTED_INCLUDE) $(COMMON) $(HOSTED_FLAGS) -c -o $@ $<
 
 $(O)/lodge: $(call free_objs,hosted) $(HOSTED_OBJS)
 	$(call quiet,LINK,$@)
-	$(Q)$(CC) -pie -o $@ $^ -lpthread
+	$(Q)$(call hosted_link) -o $@
 
 # The same program with sanitizers and assertions: what hostile guests are run under as well. The
 # sandbox does not know the system calls of sanitizers: run it with --no-sandbox.
@@ -257,11 +282,12 @@ $(O)/test/engine-bin/%: $(O)/test/tests/engine/%.o $(ENGINE_KVM_OBJS) $(O)/test/
 	$(Q)$(CC) $(SANITIZE) -Wl,--wrap=open,--wrap=ioctl -o $@ $(O)/test/tests/engine/$*.o \
 	    $(ENGINE_KVM_OBJS) -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a -Wl,--end-group -lpthread
 
-# And for the whole program (tests/cli/host_failures.py), before libc's: a shared object.
-$(O)/test/fake_kvm.so: tests/lib/fake_kvm.c tests/lib/fake_kvm_preload.c tests/lib/fake_kvm.h
+# And the whole program with it (tests/cli/host_failures.py): the production objects.
+FAKE_KVM_OBJS := $(patsubst %,$(O)/kvm-test/tests/lib/%.o,fake_kvm fake_kvm_wrap fake_kvm_program)
+$(O)/test/lodge-fake-kvm: $(FAKE_KVM_OBJS) $(call free_objs,hosted) $(HOSTED_OBJS)
 	@mkdir -p $(@D)
 	$(call quiet,LINK,$@)
-	$(Q)$(CC) $(filter-out -MMD -MP,$(COMMON)) -O2 -g -fPIC -shared -D_GNU_SOURCE -o $@ $(filter %.c,$^)
+	$(Q)$(call hosted_link,-Wl$(comma)--wrap=open$(comma)--wrap=ioctl$(comma)--wrap=stat) -o $@
 
 ## hosted-unit    unit tests of the hosted home and the kvm engine under ASan and UBSan
 .PHONY: hosted-unit
@@ -279,13 +305,13 @@ KVM_TEST_SHARED := $(patsubst %.c,$(O)/kvm-test/%.o,$(filter-out \
 KVM_TEST_OBJS := $(KVM_TEST_SHARED) $(call free_objs,hosted) \
     $(filter-out $(O)/hosted/hosted/main.o,$(HOSTED_OBJS))
 
-$(O)/kvm-test/%.o: %.c
+$(O)/kvm-test/%.o: %.c $(LIBC_CHOSEN)
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
-	$(Q)$(CC) $(COMMON) -O2 -g -fPIE -D_GNU_SOURCE -c -o $@ $<
+	$(Q)$(CC) $(HOSTED_INCLUDE) $(COMMON) -O2 -g -fPIE -D_GNU_SOURCE -c -o $@ $<
 $(KVM_TEST_BINS): $(O)/kvm-test/%: $(O)/kvm-test/tests/kvm/%.o $(KVM_TEST_OBJS)
 	$(call quiet,LINK,$@)
-	$(Q)$(CC) -pie -o $@ $^ -lpthread
+	$(Q)$(call hosted_link) -o $@
 
 ## kvm-test       programs that test the kvm engine from inside; tests/kvm/job runs them, in the rig
 .PHONY: kvm-test
@@ -348,7 +374,7 @@ bench-kvm: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
 	@tools/bench-kvm.sh $(O)
 
-test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/fake_kvm.so \
+test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/lodge-fake-kvm \
     $(O)/differential/differential $(O)/differential/blocks fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)

@@ -203,11 +203,11 @@ bool control_send(int fd, const void *bytes, size_t size, const int *files, uint
     if (count > CONTROL_FILES)
         return false;
     if (count > 0) {
-        u.head = (struct cmsghdr){
-            .cmsg_len = CMSG_LEN(sizeof(int) * count), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        u.head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        u.head.cmsg_len = (__typeof__(u.head.cmsg_len))CMSG_LEN(sizeof(int) * count); /* libcs differ */
         memcpy(CMSG_DATA(&u.head), files, sizeof(int) * count);
         m.msg_control = &u;
-        m.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+        m.msg_controllen = (__typeof__(m.msg_controllen))CMSG_SPACE(sizeof(int) * count);
     }
     return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)size;
 }
@@ -217,15 +217,15 @@ ssize_t control_receive(int fd, void *bytes, size_t size, int *files, uint32_t *
     union files_message u = {.room = {0}};
     struct iovec part = {.iov_base = bytes, .iov_len = size};
     struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof(u)};
+    struct cmsghdr *c;
     ssize_t n;
 
     *count = 0;
     do {
         n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); n >= 0 && c; c = CMSG_NXTHDR(&m, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
+    c = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL; /* of other kinds nobody gets any who has not asked for them */
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
         *count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(files, CMSG_DATA(c), sizeof(int) * *count);
     }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/types.h"
@@ -148,6 +149,15 @@ static enum lodge_status command_version(int argc, char **argv)
     return status;
 }
 
+/* All from `first` on. In one call since Linux 5.9; not every C library has closefrom(). */
+static void close_inherited(unsigned int first)
+{
+    if (syscall(SYS_close_range, first, ~0u, 0) == 0)
+        return;
+    for (long fd = (long)first; fd < sysconf(_SC_OPEN_MAX); fd++)
+        close((int)fd);
+}
+
 /* False: a standard descriptor is closed and /dev/null cannot take its place. */
 static bool prepare_descriptors(void)
 {
@@ -156,14 +166,16 @@ static bool prepare_descriptors(void)
     do {
         fd = open("/dev/null", O_RDWR);
     } while (fd >= 0 && fd <= STDERR_FILENO);
-    closefrom(STDERR_FILENO + 1);
+    close_inherited(STDERR_FILENO + 1);
     return fd >= 0 || fcntl(STDERR_FILENO, F_GETFD) >= 0;
 }
 
 /* What a subcommand has printed (help, doctor) must have got there. */
 static enum lodge_status finish_output(enum lodge_status status)
 {
-    if (fflush(stdout) == 0 || status != STATUS_OK)
+    bool failed = ferror(stdout);
+
+    if ((fflush(stdout) == 0 && !failed) || status != STATUS_OK)
         return status;
     say("cannot write to standard output: %s", strerror(errno));
     return STATUS_OPERATOR;

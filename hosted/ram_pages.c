@@ -11,7 +11,8 @@
  */
 #include "hosted/ram_pages.h"
 
-#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "hosted/files.h"
 #include "hosted/pagemap_scan.h"
@@ -47,11 +48,11 @@ static int scan(const struct ram *ram, uint64_t at, uint64_t *end, struct pagema
         .all_of = PAGEMAP_IS_FILE | PAGEMAP_IS_ZERO_PAGE,
         .any_of = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED,
     };
-    int found = ioctl(ram->pagemap, PAGEMAP_SCAN_REQUEST, &scan);
+    long found = syscall(SYS_ioctl, ram->pagemap, PAGEMAP_SCAN_REQUEST, &scan); /* libcs differ in ioctl's type */
 
     if (found >= 0)
         *end = scan.stopped_at - base;
-    return found;
+    return (int)found;
 }
 
 bool ram_can_search(const struct ram *ram)

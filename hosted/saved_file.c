@@ -234,15 +234,19 @@ static int open_temporary(const char *path, char other[CONFIG_PATH])
     return fd >= 0 ? fd : mkostemp(other, O_CLOEXEC); /* mode 0600 */
 }
 
-/* Gives a file without a name that of a temporary one: other[], of whose end something is made that no file
- * has. */
-static bool give_name(int fd, char other[CONFIG_PATH])
+/* Gives a file without a name its own, if nothing has that, else that of a temporary one: other[], of whose end something
+ * is made that no file has. */
+static bool give_name(int fd, const char *path, char other[CONFIG_PATH])
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz012345";
     char self[64], *end = other + strlen(other) - TEMPORARY;
     uint8_t random[TEMPORARY];
 
     snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0) {
+        (void)str_copy(other, CONFIG_PATH, path);
+        return true;
+    }
     do {
         seam_random(random, sizeof(random));
         for (unsigned int i = 0; i < TEMPORARY; i++)
@@ -272,7 +276,7 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
     fd = open_temporary(path, other);
     if (fd < 0)
         return fail(message, ERR_INVALID, "write", path);
-    if (!write_all(fd, w, ram) || (has_no_name(fd) && !give_name(fd, other)) || rename(other, path) != 0) {
+    if (!write_all(fd, w, ram) || (has_no_name(fd) && !give_name(fd, path, other)) || rename(other, path) != 0) {
         err = fail(message, ERR_IO, "write", path);
         if (!has_no_name(fd))
             (void)unlink(other);

@@ -6,7 +6,7 @@
 # root, and says what it installs. docs/dependencies.md has the reason for each.
 set -eu
 
-run_packages="gcc libc6-dev make"
+run_packages="gcc libc6-dev linux-libc-dev musl-dev make"
 kvm_packages="$run_packages binutils python3 debootstrap e2fsprogs qemu-system-x86"
 test_packages="$kvm_packages clang libclang-rt-14-dev libzydis-dev acpica-tools"
 bench_packages="$test_packages"

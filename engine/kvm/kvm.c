@@ -44,7 +44,7 @@ int kvm_ioctl(int fd, unsigned long request, void *argument)
     int result;
 
     do
-        result = ioctl(fd, request, argument);
+        result = ioctl(fd, KVM_REQUEST(request), argument);
     while (result < 0 && errno == EINTR);
     return result < 0 ? -errno : result;
 }
@@ -54,7 +54,7 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long value)
     int result;
 
     do
-        result = ioctl(fd, request, value);
+        result = ioctl(fd, KVM_REQUEST(request), value);
     while (result < 0 && errno == EINTR);
     return result < 0 ? -errno : result;
 }

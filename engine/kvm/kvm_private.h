@@ -77,6 +77,10 @@ static inline struct kvm_vcpu *kvm_vcpu_of(const struct x86_cpu *cpu)
     return cpu->engine;
 }
 
+/* A request for ioctl(), which C libraries take as an int (musl) or an unsigned long. */
+#define KVM_REQUEST(request) \
+    ((__typeof__(_Generic(&ioctl, int (*)(int, int, ...): 0, default: 0ul)))(request))
+
 /* ioctl that is repeated when a signal comes in between. The result, or -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *argument);
 int kvm_ioctl_value(int fd, unsigned long request, unsigned long value);

@@ -107,13 +107,12 @@ int kvm_trouble(char *why, size_t size, const char *what, int negative_errno)
 {
     int error = -negative_errno;
     const char *known = common(error);
-    const char *text = strerrordesc_np(error);
 
     if (known)
         (void)fmt(why, size, "%s", known);
     else
         (void)fmt(why, size, "KVM does not %s here: %s: see the host's kernel log", what,
-                  text ? text : "it does not say why");
+                  strerror(error));
     return kvm_err(negative_errno);
 }
 

@@ -187,7 +187,7 @@ def test_no_descriptors_left():
         ended.append(r.status)
         if r.status == OK:
             break
-        check_refused(r, HOST, "[Tt]oo many (open files|files are open).*ulimit -n")
+        check_refused(r, HOST, "([Tt]oo many (open files|files are open)|No file descriptors).*ulimit -n")
     check(HOST in ended and ended[-1] == OK, ended)
 
 

@@ -111,15 +111,15 @@ def talk(keys, *args):
     return Result(p.returncode, (out + rest).decode(), err.decode(), 0)
 
 
-def run_as_nobody(*args, keys=b"", **kwargs):
+def run_as_nobody(*args, keys=b"", program=LODGE, **kwargs):
     """Runs lodge as a user who owns nothing (we are root). A copy: nobody may not get as far as the
     checkout."""
-    program = path("lodge")
-    if not os.path.exists(program):
-        shutil.copy(LODGE, program)
-        os.chmod(program, 0o755)
+    copy = path(os.path.basename(program))
+    if not os.path.exists(copy):
+        shutil.copy(program, copy)
+        os.chmod(copy, 0o755)
     os.chmod(work_dir(), 0o711)
-    p = subprocess.run([program, *args], input=keys, capture_output=True, timeout=LIMIT, user=65534,
+    p = subprocess.run([copy, *args], input=keys, capture_output=True, timeout=LIMIT, user=65534,
                        group=65534, extra_groups=[], **kwargs)
     return Result(p.returncode, p.stdout.decode(), p.stderr.decode(), 0)
 

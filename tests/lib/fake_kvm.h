@@ -6,7 +6,7 @@
  * where it is told to. It runs no guest code: what KVM_RUN ends with, `run` says.
  *
  * Descriptors are those of memory files, so close and mmap need no replacement. The program is
- * linked with --wrap for open and ioctl (Makefile), or fake_kvm_preload.c puts them before libc's.
+ * linked with --wrap for open and ioctl (Makefile); fake_kvm_program.c makes it part of the whole of Lodge.
  */
 #ifndef LODGE_TESTS_LIB_FAKE_KVM_H
 #define LODGE_TESTS_LIB_FAKE_KVM_H

@@ -33,6 +33,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     va_start(ap, request);
     argument = va_arg(ap, void *);
     va_end(ap);
+    request &= UINT32_MAX; /* some C libraries take an int */
     return fake_kvm_ioctl(fd, request, argument, &result) ? result
                                                           : __real_ioctl(fd, request, argument);
 }

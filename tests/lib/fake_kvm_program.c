@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The fake KVM before the real one's system calls, for the whole program: built as a shared object
- * and loaded by LD_PRELOAD (tests/cli/host_failures.py). $FAKE_KVM says what the host is like,
- * words that are separated by spaces:
+ * The fake KVM before the real one's system calls, for the whole program, which is linked with it (Makefile, and
+ * tests/cli/host_failures.py). $FAKE_KVM says what the host is like, words that are separated by spaces:
  *
  *   intel              it is Intel's; else AMD's
  *   open=ERRNO         /dev/kvm cannot be opened
@@ -15,15 +14,10 @@
  *   end=ERRNO          the machine's guest ends so; without, it writes the exit port
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "core/types.h"
 #include "tests/lib/fake_kvm.h"
@@ -97,38 +91,13 @@ static __attribute__((constructor)) void begin(void)
         take_word(word);
 }
 
-int open(const char *path, int flags, ...)
-{
-    va_list ap;
-    mode_t mode;
-    int result;
+int __real_stat(const char *path, struct stat *st);
+int __wrap_stat(const char *path, struct stat *st);
 
-    va_start(ap, flags);
-    mode = va_arg(ap, mode_t); /* garbage where there is none: then nobody looks at it */
-    va_end(ap);
-    if (fake_kvm_open(path, &result))
-        return result;
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-}
-
-int ioctl(int fd, unsigned long request, ...)
-{
-    va_list ap;
-    void *argument;
-    int result;
-
-    va_start(ap, request);
-    argument = va_arg(ap, void *);
-    va_end(ap);
-    if (fake_kvm_ioctl(fd, request, argument, &result))
-        return result;
-    return (int)syscall(SYS_ioctl, fd, request, argument);
-}
-
-int stat(const char *path, struct stat *st)
+int __wrap_stat(const char *path, struct stat *st)
 {
     if (fake_kvm.device_mode == 0 || strcmp(path, "/dev/kvm") != 0)
-        return (int)syscall(SYS_newfstatat, AT_FDCWD, path, st, 0);
+        return __real_stat(path, st);
     *st = (struct stat){.st_mode = S_IFCHR | (mode_t)fake_kvm.device_mode,
                         .st_gid = (gid_t)fake_kvm.device_gid};
     return 0;
