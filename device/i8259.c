@@ -69,7 +69,7 @@ static int chip_pending(const struct i8259_chip *c, bool is_master)
 {
     uint8_t request = c->irr & (uint8_t)~c->imr;
     uint8_t service = c->isr;
-    if (c->next_icw != 0)
+    if (c->next_icw != 0 || request == 0)
         return -1;
     if (c->special_mask)
         service &= (uint8_t)~c->imr;
@@ -144,8 +144,8 @@ void i8259_set_line(void *pic, unsigned int input, bool level)
 {
     struct i8259 *p = pic;
     lock_assert_held(&p->vm->board_lock);
-    if (input >= 16 || input == CASCADE)
-        return;
+    if (input >= 16 || input == CASCADE || (p->chip[input / 8].line >> input % 8 & 1) == level)
+        return; /* devices say their level at each access; requests follow it, or its edges */
     chip_set_line(&p->chip[input / 8], input % 8, level);
     update(p);
 }
