@@ -338,6 +338,10 @@ x86_op_fn *x86_select_simd(const struct insn *i);
  * emulation, single step, page-crossing instructions). Returns as a handler does, rip put back on
  * X86_FAULT. Does not deliver faults or interrupts. */
 int x86_step(struct x86_cpu *cpu);
+/* Its two halves, for who has to know what it is in between: the instruction at rip (X86_OK, or X86_FAULT if it cannot be
+ * fetched or is too long), and the rest. */
+int x86_step_fetch(struct x86_cpu *cpu, struct insn *i);
+int x86_step_execute(struct x86_cpu *cpu, const struct insn *i);
 
 /* --- x86/debug.c: single step and hardware breakpoints ----------------------------------------- */
 

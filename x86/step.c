@@ -7,8 +7,7 @@
  */
 #include "x86/mem.h"
 
-/* The instruction at rip. X86_OK, or X86_FAULT if it cannot be fetched or is too long. */
-static int fetch_and_decode(struct x86_cpu *cpu, struct insn *i)
+int x86_step_fetch(struct x86_cpu *cpu, struct insn *i)
 {
     uint8_t bytes[INSN_MAX_LENGTH];
     uint32_t got;
@@ -25,18 +24,21 @@ static int fetch_and_decode(struct x86_cpu *cpu, struct insn *i)
     }
 }
 
-int x86_step(struct x86_cpu *cpu)
+int x86_step_execute(struct x86_cpu *cpu, const struct insn *i)
 {
-    struct insn i;
-    int status = fetch_and_decode(cpu, &i);
-    if (status != X86_OK)
-        return status;
     uint64_t start = cpu->rip;
-    cpu->rip += i.length;
+    cpu->rip += i->length;
     if (cpu->mode != INSN_MODE_64)
         cpu->rip = (uint32_t)cpu->rip;
-    status = x86_select(cpu, &i)(cpu, &i);
+    int status = x86_select(cpu, i)(cpu, i);
     if (status == X86_FAULT)
         cpu->rip = start;
     return status;
+}
+
+int x86_step(struct x86_cpu *cpu)
+{
+    struct insn i;
+    int status = x86_step_fetch(cpu, &i);
+    return status == X86_OK ? x86_step_execute(cpu, &i) : status;
 }
