@@ -4,8 +4,9 @@
  * The reader of the TOML subset.
  *
  * Why a subset, and why our own: both homes read the same files, and the native one has neither
- * libc nor an allocator at that point. A definition of a VM needs a dozen scalar keys; arrays,
- * inline tables, floats, dates and multi-line strings would triple the reader for nothing. What is
+ * libc nor an allocator at that point. A definition of a VM needs a dozen scalar keys, and a fleet
+ * some of them for each VM: [[vm]] says where one begins. Arrays as values, inline tables, floats,
+ * dates and multi-line strings would triple the reader for nothing. What is
  * left out is named in an error rather than taken for something else, so every file that this
  * reader takes means the same to any TOML 1.0 reader. The other way round, four things that TOML
  * allows are refused on purpose: quoted keys, NUL (\u0000) in a string, a byte-order mark, and
@@ -421,19 +422,19 @@ static int read_line_end(struct toml *t)
                       t->path);
 }
 
-static int read_table(struct toml *t)
+/* [path], or [[path]] whose brackets touch each other (TOML 1.0, "Array of Tables"). */
+static int read_table(struct toml *t, enum toml_event *event)
 {
-    if (starts_with(t, "[["))
-        return toml_error(t, "arrays of tables ([[...]]) are reserved for fleets, which this "
-                             "version does not have");
-    t->at++;
+    bool element = starts_with(t, "[[");
+    *event = element ? TOML_ELEMENT : TOML_TABLE;
+    t->at += element ? 2 : 1;
     t->path[0] = 0;
     int err = read_key(t);
     if (err != OK)
         return err;
-    if (peek(t) != ']')
-        return toml_error(t, "a table's name ends with ]");
-    t->at++;
+    if (!starts_with(t, element ? "]]" : "]"))
+        return toml_error(t, element ? "the name of an array's table ends with ]]" : "a table's name ends with ]");
+    t->at += element ? 2 : 1;
     memcpy(t->table, t->path, sizeof(t->table));
     return read_line_end(t);
 }
@@ -473,8 +474,7 @@ int toml_next(struct toml *t, enum toml_event *event)
             if (err != OK)
                 return err;
         } else if (c == '[') {
-            *event = TOML_TABLE;
-            return read_table(t);
+            return read_table(t, event);
         } else {
             size_t length;
             int err = check_character(t, &length);

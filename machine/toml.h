@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * A pull reader for a strict subset of TOML 1.0: comments, tables, bare and dotted keys, strings
- * (basic and literal, one line), integers, booleans. Everything else is refused by name. It knows
+ * A pull reader for a strict subset of TOML 1.0: comments, tables, arrays of tables, bare and dotted
+ * keys, strings (basic and literal, one line), integers, booleans. Everything else is refused by name. It knows
  * nothing of what the keys mean (machine/config.c does). No allocation; the text stays the
  * caller's.
  */
@@ -18,9 +18,10 @@ enum {
 };
 
 enum toml_event {
-    TOML_END,   /* the text is used up */
-    TOML_TABLE, /* [path] */
-    TOML_VALUE, /* path = value */
+    TOML_END,     /* the text is used up */
+    TOML_TABLE,   /* [path] */
+    TOML_ELEMENT, /* [[path]]: another element of an array of tables begins */
+    TOML_VALUE,   /* path = value */
 };
 
 enum toml_kind { TOML_STRING, TOML_INTEGER, TOML_BOOLEAN };

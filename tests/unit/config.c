@@ -116,8 +116,11 @@ static const struct bad bad_keys[] = {
     {"cpu.weight = 1", "1: 'cpu.weight' is reserved for a later version of Lodge (remove it)"},
     {"[disk.root]\n", "1: 'disk.root' is reserved for a later version of Lodge (remove it)"},
     {"diskette = 1", "1: unknown key 'diskette' (the nearest known one is 'kernel')"},
-    {"[[vm]]", "1: arrays of tables ([[...]]) are reserved for fleets, which this version does not "
-               "have"},
+    {"[[vm]]", "1: [[vm]] makes this a fleet, and one VM is wanted here (a fleet is for 'lodge "
+               "image')"},
+    {"[[vm]", "1: the name of an array's table ends with ]]"},
+    {"[[vm] ]", "1: the name of an array's table ends with ]]"},
+    {"[ [vm]]", "1: expected a key here (letters, digits, _ and -)"},
     {"name = 'a'\nname = 'a'", "2: 'name' was already given as 'name' in line 1"},
     {"memory = 4194304\nmemory.size = 1",
      "2: 'memory.size' was already given as 'memory' in line 1"},

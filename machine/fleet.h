@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The fleet file: which VMs one machine runs, and their shares of it. Freestanding, no allocation: `lodge image` and
+ * the native home read the same file with it. docs/config.md, "Fleets", describes it; docs/native.md how an image
+ * carries it.
+ */
+#ifndef LODGE_MACHINE_FLEET_H
+#define LODGE_MACHINE_FLEET_H
+
+#include "core/err.h"
+#include "core/types.h"
+#include "machine/config.h"
+
+enum {
+    FLEET_VMS = 64,
+    FLEET_CPUS = 64,            /* of the machine */
+    FLEET_FILE_MAX = 1 << 20,   /* bytes of the fleet file */
+    FLEET_WEIGHT_DEFAULT = 100, /* as cgroup v2's cpu.weight, and its bounds */
+    FLEET_WEIGHT_MAX = 10000,
+    FLEET_CPU_PERCENT = 100,              /* one CPU, in the unit of reservations and limits */
+    FLEET_COMMAND_LINE = CONFIG_PATH + 2, /* bytes of a module's command line, terminator included */
+};
+
+/* What Lodge itself is taken to need of the machine's memory, at most: image, tables, stacks; and for each VM nested
+ * tables and what its devices and vCPUs are. */
+#define FLEET_OWN_MEMORY MIB(64)
+#define FLEET_VM_MEMORY  MIB(4)
+
+/* Command line of the module that is the fleet file. */
+#define FLEET_MODULE "fleet"
+
+struct fleet_vm {
+    struct vm_config config;   /* the first member: what a VM's own file says; `name` always given, engine "auto" */
+    char restore[CONFIG_PATH]; /* a saved VM that it goes on from; empty: it boots its kernel */
+    uint32_t weight;           /* of CPU time, beside the others': 1 .. FLEET_WEIGHT_MAX */
+    uint32_t reservation;      /* CPU time that it always gets if it wants it: percent of one CPU; 0: none */
+    uint32_t limit;            /* and that it never exceeds; 0: none */
+    bool autostart;            /* starts when the machine does */
+    uint32_t line;             /* of its [[vm]] in the file */
+};
+
+struct fleet {
+    struct fleet_vm *vm; /* the caller's, [capacity]: FLEET_VMS for any file that there may be */
+    uint32_t capacity;
+    uint32_t count;  /* vm[0 .. count), names all different */
+    uint64_t memory; /* bytes of the machine that the file is for; 0: it does not say */
+    uint32_t cpus;   /* likewise */
+};
+
+/*
+ * Reads text[0 .. size), named `file` in messages. f->vm and f->capacity are set before, all else is set here. What a
+ * VM goes on from is not looked at: fleet_vm_adopt. ERR_INVALID and one line "FILE:LINE: what is wrong (what to do)" in
+ * message[CONFIG_MESSAGE]; then f means nothing.
+ */
+int must_check fleet_parse(struct fleet *f, const char *file, const char *text, size_t size, char *message);
+
+/* Its definition is that of the saved VM, but for its name, kernel and initrd. ERR_INVALID and a message without
+ * place: the shares do not go with it. */
+int must_check fleet_vm_adopt(struct fleet_vm *v, const struct vm_config *saved, char *message);
+
+/* A machine, or what is left of one: what VMs, Lodge and modules have to fit into. */
+struct fleet_room {
+    uint64_t memory; /* bytes; 0: not known, anything fits */
+    uint64_t files;  /* bytes of it that modules take */
+    uint32_t cpus;   /* 0: not known */
+};
+
+/* Do all VMs that start by themselves fit together, and each other one alone? ERR_RANGE and a message with the
+ * numbers, without place. Restored VMs have been adopted. */
+int must_check fleet_fits(const struct fleet *f, const struct fleet_room *room, char *message);
+
+/* Is a module of that command line the file that the fleet gives this path? GRUB puts quotes around what has a space;
+ * paths with anything else that it would change are refused by fleet_parse. */
+bool fleet_module_is(const char *command_line, const char *path);
+
+#endif
