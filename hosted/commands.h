@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
-/* Subcommands that speak to running VMs: see commands.c, attach.c and save.c. Arguments are those after the
+/* Subcommands that speak to running VMs, or are not about one: see commands.c, attach.c, save.c and image.c. Arguments are those after the
  * subcommand's name. */
 #ifndef LODGE_HOSTED_COMMANDS_H
 #define LODGE_HOSTED_COMMANDS_H
@@ -19,6 +19,7 @@ enum lodge_status command_console(int argc, char **argv);
 enum lodge_status command_save(int argc, char **argv);
 enum lodge_status command_restore(int argc, char **argv);
 enum lodge_status command_fork(int argc, char **argv);
+enum lodge_status command_image(int argc, char **argv);
 
 /* --- what they share (commands.c) --- */
 

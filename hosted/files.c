@@ -204,6 +204,39 @@ const char *file_write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t
     return NULL;
 }
 
+/* --- names -------------------------------------------------------------------------------------
+ */
+
+const char *file_directory(const char *path, char directory[CONFIG_PATH])
+{
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) : 0;
+
+    snprintf(directory, CONFIG_PATH, "%.*s%s", length, path, slash == path ? "/" : slash ? "" : ".");
+    return directory;
+}
+
+void file_sync_directory(const char *path)
+{
+    char directory[CONFIG_PATH];
+    int fd = open(file_directory(path, directory), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+}
+
+bool file_may_be_replaced(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
+}
+
+/* --- what is kept ------------------------------------------------------------------------------
+ */
+
 static const char *load_exactly(const struct file_kept *f, uint64_t offset, uint64_t ram_offset,
                                 size_t n)
 {

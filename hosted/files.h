@@ -11,6 +11,7 @@
 
 #include "core/types.h"
 #include "hosted/ram.h"
+#include "machine/config.h"
 
 struct file_bytes {
     uint8_t *bytes; /* pages of our own, read-only; NULL when empty */
@@ -34,6 +35,13 @@ void file_free(struct file_bytes *f);
 /* All n bytes at that offset: NULL, or why not, in a few words. In the sandbox, too. */
 const char *file_read_exactly(int fd, uint64_t offset, uint8_t *p, size_t n);
 const char *file_write_exactly(int fd, uint64_t offset, const uint8_t *p, size_t n);
+
+/* The directory that a file of that name is in. */
+const char *file_directory(const char *path, char directory[CONFIG_PATH]);
+/* A file has got this name: that is on the disk when the directory is. Some file systems cannot sync one. */
+void file_sync_directory(const char *path);
+/* A device or a pipe of that name, or a link to one, is nothing that a file may take the place of. */
+bool file_may_be_replaced(const char *path);
 
 /* A regular file that stays open. */
 struct file_kept {

@@ -48,8 +48,9 @@ static const struct command commands[] = {
     {"save", "write it to a file; it runs on", command_save},
     {"restore", "go on with one that was saved", command_restore},
     {"fork", "make copies of it that share its memory", command_fork},
+    {"image", "make what a machine boots: Lodge, and a fleet of VMs", command_image},
     {"doctor", "say what this host offers and which engine is taken", command_doctor},
-    {"help", "this text, or 'lodge help run', 'restore' or 'fork'", command_help},
+    {"help", "this text, or 'lodge help run', 'restore', 'fork' or 'image'", command_help},
     {"version", "the version of this program", command_version},
 };
 
@@ -123,7 +124,8 @@ static enum lodge_status command_help(int argc, char **argv)
 {
     static const struct {
         const char *command, *text;
-    } helps[] = {{"run", options_run_help}, {"restore", options_restore_help}, {"fork", options_fork_help}};
+    } helps[] = {{"run", options_run_help}, {"restore", options_restore_help},
+                 {"fork", options_fork_help}, {"image", options_image_help}};
 
     if (argc == 0) {
         print_commands();

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * The command lines of what becomes a VM's process, `lodge run`, `restore` and `fork`: options by a const table
- * that says which are whose. With `run` they stand over a VM's file over the defaults; the others' VM has its
- * definition already.
+ * The command lines of what becomes a VM's process, `lodge run`, `restore` and `fork`, and of `image`: options by a
+ * const table that says which are whose. With `run` they stand over a VM's file over the defaults; the others' VMs have
+ * their definitions already. What `-h` prints is in help.c.
  *
  * The file may stand anywhere among the options and options win, so the arguments are walked twice
  * by the same code: first to find the file and every mistake in form, then to apply values. Values
@@ -25,71 +25,16 @@
 
 enum { CONFIG_FILE_MAX = 1 << 20 };
 
-/* clang-format off */
-const char options_run_help[] =
-    "usage: lodge run [OPTION]... [VM.toml]\n"
-    "\n"
-    "Runs a virtual machine with its serial console on this terminal. What is not given here is\n"
-    "taken from VM.toml, then from the defaults.\n"
-    "\n"
-    "  -k, --kernel FILE    Linux bzImage, or ELF with a PVH or Multiboot header\n"
-    "  -i, --initrd FILE    initial RAM disk, or Multiboot module\n"
-    "      --append ARGS    the kernel's command line\n"
-    "  -m, --memory SIZE    512M, 2G (default 512M)\n"
-    "  -c, --cpus N         number of vCPUs, 1 to 16 (default 1)\n"
-    "      --cpu LEVEL      v2, v3 or host (default v3)\n"
-    "      --portable       claim no freedom from leaks, so that the VM, saved, can go on anywhere\n"
-    "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
-    "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
-    "      --name NAME      what messages call the VM, and 'lodge ps' and the like find it by\n"
-    "  -d, --detach         in the background, without this terminal: see 'lodge console'\n"
-    "      --paused         begin at rest, until 'lodge resume'\n"
-    "      --exit-port      offer port 0xf4: a guest that writes v there ends with status 2v+1\n"
-    "      --no-reboot      a guest's reboot ends the run with status 0\n"
-    "      --stats          counters on standard error at the end\n"
-    "      --perf-map       write /tmp/perf-PID.map: names of translated guest code, for perf\n"
-    "      --no-sandbox     keep all privileges: for debuggers and sanitizers, never otherwise\n"
-    "  -v, --verbose        more messages; twice: all\n"
-    "  -h, --help           this text\n"
-    "\n"
-    "Keys on a terminal: Ctrl-] opens a menu, Ctrl-a x quits.\n"
-    "Exit status: 0 the guest powered off, 2 usage, 4 the guest died, 6 ended by the operator,\n"
-    "8 engine failure, 10 the host lacks something, odd: from the exit port, 128+n: signal n.\n";
-
-const char options_restore_help[] =
-    "usage: lodge restore [OPTION]... FILE\n"
-    "\n"
-    "Goes on with a virtual machine that 'lodge save' has written to FILE, which must stay as it is\n"
-    "for as long as the machine runs.\n"
-    "\n"
-    "  -e, --engine NAME    auto, kvm or soft (default auto)\n"
-    "      --translator on|off   engine soft: translate guest code, or only interpret it (default on)\n"
-    "      --name NAME      another name than it had\n"
-    "      --verify         hold all of the file against its checksums first\n"
-    "  -k, --kernel FILE    what a reset boots; without it a reset is the end\n"
-    "  -i, --initrd FILE    likewise\n"
-    "  -d, --detach         in the background, without this terminal: see 'lodge console'\n"
-    "      --paused         begin at rest, until 'lodge resume'\n"
-    "      --no-reboot, --stats, --perf-map, --no-sandbox, -v, -h   as with 'lodge run'\n";
-
-const char options_fork_help[] =
-    "usage: lodge fork [OPTION]... NAME\n"
-    "\n"
-    "Makes copies of a running virtual machine, which share its memory until they write to it, and\n"
-    "run in the background. Says their names.\n"
-    "\n"
-    "  -n, --copies N       how many, 1 to 1000 (default 1)\n"
-    "      --name NAME      of the copy; of several, NAME-1, NAME-2, ... (default that of the original)\n"
-    "  -e, --engine NAME    auto, kvm or soft (default the original's)\n"
-    "      --translator on|off   engine soft: translate guest code, or only interpret it\n"
-    "      --paused         begin at rest, until 'lodge resume'\n"
-    "      --no-reboot, --no-sandbox, -v, -h   as with 'lodge run'\n";
-/* clang-format on */
-
 /* Whose option it is. */
-enum { RUN = 1 << OPTIONS_RUN, RESTORE = 1 << OPTIONS_RESTORE, FORK = 1 << OPTIONS_FORK, ALL = RUN | RESTORE | FORK };
+enum {
+    RUN = 1 << OPTIONS_RUN,
+    RESTORE = 1 << OPTIONS_RESTORE,
+    FORK = 1 << OPTIONS_FORK,
+    IMAGE = 1 << OPTIONS_IMAGE,
+    ALL = RUN | RESTORE | FORK, /* whatever becomes a VM's process */
+};
 
-static const char *const command_names[] = {"run", "restore", "fork"};
+static const char *const command_names[] = {"run", "restore", "fork", "image"};
 
 struct option {
     uint8_t commands;
@@ -241,6 +186,16 @@ static const char *apply_copies(struct run_options *o, const char *value)
     return o->copies >= 1 && o->copies <= OPTIONS_COPIES ? NULL : "is not a number of copies (give 1 to 1000)";
 }
 
+static const char *apply_output(struct run_options *o, const char *value)
+{
+    return value[0] ? copy_value(o->output, sizeof(o->output), value) : "is no name of a file (give one)";
+}
+
+static const char *apply_native(struct run_options *o, const char *value)
+{
+    return value[0] ? copy_value(o->native, sizeof(o->native), value) : "is no name of a file (give one)";
+}
+
 static const char *apply_help(struct run_options *o, const char *value)
 {
     (void)value;
@@ -270,7 +225,9 @@ static const struct option options[] = {
     {RUN | RESTORE, 0, "perf-map", false, apply_perf_map},
     {ALL, 0, "no-sandbox", false, apply_no_sandbox},
     {ALL, 'v', "verbose", false, apply_verbose},
-    {ALL, 'h', "help", false, apply_help},
+    {IMAGE, 'o', "output", true, apply_output},
+    {IMAGE, 0, "native", true, apply_native},
+    {ALL | IMAGE, 'h', "help", false, apply_help},
 };
 
 /* One walk over the arguments. */
@@ -367,8 +324,8 @@ static int take_file(struct walk *w, const char *arg)
     if (w->file && w->file != arg && w->command == OPTIONS_FORK)
         return fail(w, "two VMs, '%.64s' and '%.64s' (give one)", w->file, arg);
     if (w->file && w->file != arg)
-        return fail(w, "two files, '%.256s' and '%.256s' (give one; a kernel goes after -k)",
-                    w->file, arg);
+        return fail(w, "two files, '%.256s' and '%.256s' (give one; %s)", w->file, arg,
+                    w->command == OPTIONS_IMAGE ? "the image's name goes after -o" : "a kernel goes after -k");
     w->file = arg;
     return OK;
 }
@@ -393,8 +350,7 @@ static int walk_arguments(struct walk *w)
     return err;
 }
 
-/* A path in a file is relative to the file. */
-static int make_relative_to(char *path, const char *file, const char *what, char *message)
+int options_path_beside(char *path, const char *file, const char *what, char *message)
 {
     const char *slash = strrchr(file, '/');
     char whole[CONFIG_PATH];
@@ -423,9 +379,9 @@ static int read_vm_file(struct vm_config *c, const char *file, char *message)
     err = vm_config_parse(c, file, (const char *)f.bytes, f.size, message);
     file_free(&f);
     if (!err)
-        err = make_relative_to(c->kernel, file, "kernel", message);
+        err = options_path_beside(c->kernel, file, "kernel", message);
     if (!err)
-        err = make_relative_to(c->initrd, file, "initrd", message);
+        err = options_path_beside(c->initrd, file, "initrd", message);
     return err;
 }
 
@@ -460,8 +416,13 @@ int options_parse_saved(struct run_options *o, enum options_command command, int
     if (err || o->help)
         return err;
     if (!w.file)
-        return fail(&w, "no %s given (see 'lodge help %s')", command == OPTIONS_FORK ? "VM" : "file",
+        return fail(&w, "no %s given (see 'lodge help %s')",
+                    command == OPTIONS_FORK    ? "VM"
+                    : command == OPTIONS_IMAGE ? "fleet"
+                                               : "file",
                     command_name(&w));
+    if (command == OPTIONS_IMAGE && !o->output[0])
+        return fail(&w, "no name for the image given (add -o FILE.iso)");
     if (str_copy(o->saved, sizeof(o->saved), w.file) >= sizeof(o->saved))
         return fail(&w, "'%.256s' is too long a path (shorten it)", w.file);
     return vm_config_check_values(&o->config, message);

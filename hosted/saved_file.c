@@ -202,34 +202,12 @@ static bool write_all(int fd, const struct writing *w, const uint8_t *ram)
            !file_write_exactly(fd, 0, head, SAVED_HEAD) && fsync(fd) == 0;
 }
 
-/* The directory that a file of that name is in. */
-static const char *directory_of(const char *path, char directory[CONFIG_PATH])
-{
-    const char *slash = strrchr(path, '/');
-    int length = slash ? (int)(slash - path) : 0;
-
-    snprintf(directory, CONFIG_PATH, "%.*s%s", length, path, slash == path ? "/" : slash ? "" : ".");
-    return directory;
-}
-
-/* The rename is on the disk only when the directory is. Some file systems cannot sync one. */
-static void sync_directory(const char *path)
-{
-    char directory[CONFIG_PATH];
-    int fd = open(directory_of(path, directory), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
-    }
-}
-
 /* A file beside the one that it shall become: without a name where the file system can do that, so that
  * nothing is left of it whatever ends this program; else other[] is its name. */
 static int open_temporary(const char *path, char other[CONFIG_PATH])
 {
     char directory[CONFIG_PATH];
-    int fd = open(directory_of(path, directory), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = open(file_directory(path, directory), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
     return fd >= 0 ? fd : mkostemp(other, O_CLOEXEC); /* mode 0600 */
 }
@@ -284,16 +262,8 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
         return err;
     }
     close(fd);
-    sync_directory(path);
+    file_sync_directory(path);
     return OK;
-}
-
-/* A device or a pipe of that name, or a link to one, is nothing that a file may take the place of. */
-static bool may_be_replaced(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
 }
 
 int saved_file_write(const char *path, const struct saved_image *image, char *message)
@@ -301,7 +271,7 @@ int saved_file_write(const char *path, const struct saved_image *image, char *me
     struct writing w;
     int err;
 
-    if (!may_be_replaced(path)) {
+    if (!file_may_be_replaced(path)) {
         snprintf(message, SAVED_MESSAGE, "cannot write '%.300s': there is something that is no file (give another name)",
                  path);
         return ERR_INVALID;
