@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * What VT-x names by numbers: VMCS fields in the order of SDM 3D, appendix B, control bits (SDM 3C, chapter
+ * 25), capability MSRs (appendix A), basic exit reasons (appendix C). Only those that are used.
+ */
+#ifndef LODGE_ENGINE_VMX_VMCS_H
+#define LODGE_ENGINE_VMX_VMCS_H
+
+#include "isa/x86.h"
+
+/* Fields. The upper half of a 64-bit field has the next encoding, which 64-bit code does not need. */
+enum vmcs_field {
+    /* 16-bit: control, guest, host (B.1) */
+    VMCS_VPID = 0x0000,
+    VMCS_GUEST_ES_SELECTOR = 0x0800, /* then CS, SS, DS, FS, GS, LDTR, TR: by 2 */
+    VMCS_GUEST_LDTR_SELECTOR = 0x080C,
+    VMCS_GUEST_TR_SELECTOR = 0x080E,
+    VMCS_HOST_ES_SELECTOR = 0x0C00,
+    VMCS_HOST_CS_SELECTOR = 0x0C02,
+    VMCS_HOST_SS_SELECTOR = 0x0C04,
+    VMCS_HOST_DS_SELECTOR = 0x0C06,
+    VMCS_HOST_FS_SELECTOR = 0x0C08,
+    VMCS_HOST_GS_SELECTOR = 0x0C0A,
+    VMCS_HOST_TR_SELECTOR = 0x0C0C,
+
+    /* 64-bit control (B.2.1) */
+    VMCS_MSR_BITMAP = 0x2004,
+    VMCS_TSC_OFFSET = 0x2010,
+    VMCS_EPT_POINTER = 0x201A,
+    VMCS_TSC_MULTIPLIER = 0x2032,
+
+    /* 64-bit read-only, guest, host (B.2.2 to B.2.4) */
+    VMCS_GUEST_PHYSICAL_ADDRESS = 0x2400,
+    VMCS_LINK_POINTER = 0x2800,
+    VMCS_GUEST_DEBUGCTL = 0x2802,
+    VMCS_GUEST_PAT = 0x2804,
+    VMCS_GUEST_EFER = 0x2806,
+    VMCS_GUEST_PDPTE0 = 0x280A, /* then 1 to 3: by 2 */
+    VMCS_HOST_PAT = 0x2C00,
+    VMCS_HOST_EFER = 0x2C02,
+
+    /* 32-bit control (B.3.1) */
+    VMCS_PIN_CONTROLS = 0x4000,
+    VMCS_PRIMARY_CONTROLS = 0x4002,
+    VMCS_EXCEPTION_BITMAP = 0x4004,
+    VMCS_PF_ERROR_MASK = 0x4006,
+    VMCS_PF_ERROR_MATCH = 0x4008,
+    VMCS_CR3_TARGET_COUNT = 0x400A,
+    VMCS_EXIT_CONTROLS = 0x400C,
+    VMCS_EXIT_MSR_STORE_COUNT = 0x400E,
+    VMCS_EXIT_MSR_LOAD_COUNT = 0x4010,
+    VMCS_ENTRY_CONTROLS = 0x4012,
+    VMCS_ENTRY_MSR_LOAD_COUNT = 0x4014,
+    VMCS_ENTRY_INTERRUPTION = 0x4016,
+    VMCS_ENTRY_ERROR_CODE = 0x4018,
+    VMCS_ENTRY_LENGTH = 0x401A,
+    VMCS_SECONDARY_CONTROLS = 0x401E,
+    VMCS_PLE_GAP = 0x4020,
+    VMCS_PLE_WINDOW = 0x4022,
+
+    /* 32-bit read-only (B.3.2) */
+    VMCS_INSTRUCTION_ERROR = 0x4400,
+    VMCS_EXIT_REASON = 0x4402,
+    VMCS_EXIT_INTERRUPTION = 0x4404,
+    VMCS_EXIT_ERROR_CODE = 0x4406,
+    VMCS_VECTORING = 0x4408,
+    VMCS_VECTORING_ERROR_CODE = 0x440A,
+    VMCS_EXIT_LENGTH = 0x440C,
+
+    /* 32-bit guest and host (B.3.3, B.3.4) */
+    VMCS_GUEST_ES_LIMIT = 0x4800, /* then CS, SS, DS, FS, GS, LDTR, TR: by 2 */
+    VMCS_GUEST_LDTR_LIMIT = 0x480C,
+    VMCS_GUEST_TR_LIMIT = 0x480E,
+    VMCS_GUEST_GDTR_LIMIT = 0x4810,
+    VMCS_GUEST_IDTR_LIMIT = 0x4812,
+    VMCS_GUEST_ES_ATTR = 0x4814, /* likewise */
+    VMCS_GUEST_CS_ATTR = 0x4816,
+    VMCS_GUEST_SS_ATTR = 0x4818,
+    VMCS_GUEST_LDTR_ATTR = 0x4820,
+    VMCS_GUEST_TR_ATTR = 0x4822,
+    VMCS_GUEST_INTERRUPTIBILITY = 0x4824,
+    VMCS_GUEST_ACTIVITY = 0x4826,
+    VMCS_GUEST_SYSENTER_CS = 0x482A,
+    VMCS_GUEST_PREEMPTION_TIMER = 0x482E,
+    VMCS_HOST_SYSENTER_CS = 0x4C00,
+
+    /* natural width: control, read-only, guest, host (B.4) */
+    VMCS_CR0_MASK = 0x6000,
+    VMCS_CR4_MASK = 0x6002,
+    VMCS_CR0_SHADOW = 0x6004,
+    VMCS_CR4_SHADOW = 0x6006,
+    VMCS_EXIT_QUALIFICATION = 0x6400,
+    VMCS_GUEST_LINEAR_ADDRESS = 0x640A,
+    VMCS_GUEST_CR0 = 0x6800,
+    VMCS_GUEST_CR3 = 0x6802,
+    VMCS_GUEST_CR4 = 0x6804,
+    VMCS_GUEST_ES_BASE = 0x6806, /* likewise */
+    VMCS_GUEST_LDTR_BASE = 0x6812,
+    VMCS_GUEST_TR_BASE = 0x6814,
+    VMCS_GUEST_GDTR_BASE = 0x6816,
+    VMCS_GUEST_IDTR_BASE = 0x6818,
+    VMCS_GUEST_DR7 = 0x681A,
+    VMCS_GUEST_RSP = 0x681C,
+    VMCS_GUEST_RIP = 0x681E,
+    VMCS_GUEST_RFLAGS = 0x6820,
+    VMCS_GUEST_PENDING_DEBUG = 0x6822,
+    VMCS_GUEST_SYSENTER_ESP = 0x6824,
+    VMCS_GUEST_SYSENTER_EIP = 0x6826,
+    VMCS_HOST_CR0 = 0x6C00,
+    VMCS_HOST_CR3 = 0x6C02,
+    VMCS_HOST_CR4 = 0x6C04,
+    VMCS_HOST_FS_BASE = 0x6C06,
+    VMCS_HOST_GS_BASE = 0x6C08,
+    VMCS_HOST_TR_BASE = 0x6C0A,
+    VMCS_HOST_GDTR_BASE = 0x6C0C,
+    VMCS_HOST_IDTR_BASE = 0x6C0E,
+    VMCS_HOST_SYSENTER_ESP = 0x6C10,
+    VMCS_HOST_SYSENTER_EIP = 0x6C12,
+    VMCS_HOST_RSP = 0x6C14, /* enter.S knows this number */
+    VMCS_HOST_RIP = 0x6C16,
+};
+
+/* Pin-based controls (25.6.1) */
+#define VMX_PIN_INTERRUPT_EXIT   X86_BIT(0)
+#define VMX_PIN_NMI_EXIT         X86_BIT(3)
+#define VMX_PIN_VIRTUAL_NMIS     X86_BIT(5)
+#define VMX_PIN_PREEMPTION_TIMER X86_BIT(6)
+
+/* Primary processor-based controls (25.6.2) */
+#define VMX_INTERRUPT_WINDOW X86_BIT(2)
+#define VMX_USE_TSC_OFFSET   X86_BIT(3)
+#define VMX_HLT_EXIT         X86_BIT(7)
+#define VMX_INVLPG_EXIT      X86_BIT(9)
+#define VMX_MWAIT_EXIT       X86_BIT(10)
+#define VMX_RDPMC_EXIT       X86_BIT(11)
+#define VMX_RDTSC_EXIT       X86_BIT(12)
+#define VMX_CR3_LOAD_EXIT    X86_BIT(15)
+#define VMX_CR3_STORE_EXIT   X86_BIT(16)
+#define VMX_CR8_LOAD_EXIT    X86_BIT(19)
+#define VMX_CR8_STORE_EXIT   X86_BIT(20)
+#define VMX_NMI_WINDOW       X86_BIT(22)
+#define VMX_MOV_DR_EXIT      X86_BIT(23)
+#define VMX_ALL_IO_EXIT      X86_BIT(24)
+#define VMX_USE_MSR_BITMAP   X86_BIT(28)
+#define VMX_MONITOR_EXIT     X86_BIT(29)
+#define VMX_SECONDARY        X86_BIT(31)
+
+/* Secondary processor-based controls */
+#define VMX2_EPT           X86_BIT(1)
+#define VMX2_RDTSCP        X86_BIT(3)
+#define VMX2_VPID          X86_BIT(5)
+#define VMX2_WBINVD_EXIT   X86_BIT(6)
+#define VMX2_UNRESTRICTED  X86_BIT(7)
+#define VMX2_PAUSE_LOOP    X86_BIT(10)
+#define VMX2_INVPCID       X86_BIT(12)
+#define VMX2_TSC_SCALING   X86_BIT(25)
+
+/* VM-exit controls (25.7.1), VM-entry controls (25.8.1) */
+#define VMX_EXIT_SAVE_DEBUG X86_BIT(2)
+#define VMX_EXIT_HOST_64    X86_BIT(9)
+#define VMX_EXIT_LOAD_PAT   X86_BIT(19)
+#define VMX_EXIT_LOAD_EFER  X86_BIT(21)
+#define VMX_ENTRY_LOAD_DEBUG X86_BIT(2)
+#define VMX_ENTRY_LONG_MODE  X86_BIT(9)
+#define VMX_ENTRY_LOAD_PAT   X86_BIT(14)
+#define VMX_ENTRY_LOAD_EFER  X86_BIT(15)
+
+/* Interruption information: of entry, exit, vectoring alike (25.8.3, 25.9.2, 25.9.3) */
+enum {
+    VMX_INT_VECTOR = 0xFF,
+    VMX_INT_TYPE_SHIFT = 8,
+    VMX_INT_TYPE = 7 << VMX_INT_TYPE_SHIFT,
+    VMX_INT_HAS_ERROR = 1 << 11,
+    VMX_INT_NMI_UNBLOCKING = 1 << 12, /* of exits */
+};
+#define VMX_INT_VALID X86_BIT(31)
+
+enum vmx_int_type {
+    VMX_INT_EXTERNAL = 0,
+    VMX_INT_NMI = 2,
+    VMX_INT_HARDWARE = 3,
+    VMX_INT_SOFTWARE = 4,  /* INT n */
+    VMX_INT_PRIVILEGED = 5, /* INT1 */
+    VMX_INT_SOFTWARE_EXCEPTION = 6, /* INT3, INTO */
+};
+
+/* Guest interruptibility (25.4.2) */
+enum { VMX_BLOCK_STI = 1, VMX_BLOCK_MOV_SS = 2, VMX_BLOCK_SMI = 4, VMX_BLOCK_NMI = 8 };
+/* Pending debug exceptions: as DR6, and this */
+#define VMX_PENDING_ENABLED X86_BIT(12)
+
+/* Basic exit reasons (appendix C), 16 bits of the field; bit 31: entry failed. */
+#define VMX_REASON_ENTRY_FAILED X86_BIT(31)
+enum vmx_reason {
+    VMX_REASON_EXCEPTION = 0, /* or NMI */
+    VMX_REASON_INTERRUPT = 1,
+    VMX_REASON_TRIPLE_FAULT = 2,
+    VMX_REASON_INIT = 3,
+    VMX_REASON_SIPI = 4,
+    VMX_REASON_INTERRUPT_WINDOW = 7,
+    VMX_REASON_NMI_WINDOW = 8,
+    VMX_REASON_TASK_SWITCH = 9,
+    VMX_REASON_CPUID = 10,
+    VMX_REASON_GETSEC = 11,
+    VMX_REASON_HLT = 12,
+    VMX_REASON_INVD = 13,
+    VMX_REASON_INVLPG = 14,
+    VMX_REASON_RDPMC = 15,
+    VMX_REASON_RDTSC = 16,
+    VMX_REASON_VMCALL = 18,
+    VMX_REASON_VMCLEAR = 19,
+    VMX_REASON_VMLAUNCH = 20,
+    VMX_REASON_VMPTRLD = 21,
+    VMX_REASON_VMPTRST = 22,
+    VMX_REASON_VMREAD = 23,
+    VMX_REASON_VMRESUME = 24,
+    VMX_REASON_VMWRITE = 25,
+    VMX_REASON_VMXOFF = 26,
+    VMX_REASON_VMXON = 27,
+    VMX_REASON_CR = 28,
+    VMX_REASON_DR = 29,
+    VMX_REASON_IO = 30,
+    VMX_REASON_RDMSR = 31,
+    VMX_REASON_WRMSR = 32,
+    VMX_REASON_BAD_STATE = 33,
+    VMX_REASON_BAD_MSR = 34,
+    VMX_REASON_MWAIT = 36,
+    VMX_REASON_MONITOR = 39,
+    VMX_REASON_PAUSE = 40,
+    VMX_REASON_MACHINE_CHECK = 41,
+    VMX_REASON_EPT_VIOLATION = 48,
+    VMX_REASON_EPT_MISCONFIG = 49,
+    VMX_REASON_INVEPT = 50,
+    VMX_REASON_RDTSCP = 51,
+    VMX_REASON_PREEMPTION_TIMER = 52,
+    VMX_REASON_INVVPID = 53,
+    VMX_REASON_WBINVD = 54,
+    VMX_REASON_XSETBV = 55,
+    VMX_REASON_INVPCID = 58,
+    VMX_REASON_VMFUNC = 59,
+    VMX_REASON_XSAVES = 63,
+    VMX_REASON_XRSTORS = 64,
+    VMX_REASONS,
+};
+
+/* Exit qualifications (28.2.1): I/O instructions (table 28-5), EPT violations (table 28-7) */
+enum {
+    VMX_IO_SIZE = 7, /* less one */
+    VMX_IO_IN = 1 << 3,
+    VMX_IO_STRING = 1 << 4,
+    VMX_IO_PORT_SHIFT = 16,
+    VMX_EPT_NMI_UNBLOCKING = 1 << 12,
+};
+
+/* Capability MSRs (appendix A) */
+enum {
+    MSR_VMX_BASIC = 0x480,
+    MSR_VMX_PIN = 0x481,
+    MSR_VMX_PRIMARY = 0x482,
+    MSR_VMX_EXIT = 0x483,
+    MSR_VMX_ENTRY = 0x484,
+    MSR_VMX_MISC = 0x485,
+    MSR_VMX_CR0_FIXED0 = 0x486,
+    MSR_VMX_CR0_FIXED1 = 0x487,
+    MSR_VMX_CR4_FIXED0 = 0x488,
+    MSR_VMX_CR4_FIXED1 = 0x489,
+    MSR_VMX_SECONDARY = 0x48B,
+    MSR_VMX_EPT_VPID = 0x48C,
+    MSR_VMX_TRUE_PIN = 0x48D,
+    MSR_VMX_TRUE_PRIMARY = 0x48E,
+    MSR_VMX_TRUE_EXIT = 0x48F,
+    MSR_VMX_TRUE_ENTRY = 0x490,
+};
+#define VMX_BASIC_REVISION 0x7FFFFFFFu
+#define VMX_BASIC_TRUE     X86_BIT(55)
+
+/* IA32_VMX_MISC (A.6): the preemption timer counts when this bit of the TSC changes */
+#define VMX_MISC_TIMER_SHIFT 0x1Fu
+
+/* IA32_VMX_EPT_VPID_CAP (A.10) */
+#define VMX_EPT_WALK_4          X86_BIT(6)
+#define VMX_EPT_WB              X86_BIT(14)
+#define VMX_EPT_2M              X86_BIT(16)
+#define VMX_EPT_1G              X86_BIT(17)
+#define VMX_EPT_INVEPT          X86_BIT(20)
+#define VMX_EPT_INVEPT_SINGLE   X86_BIT(25)
+#define VMX_VPID_INVVPID        X86_BIT(32)
+#define VMX_VPID_INVVPID_SINGLE X86_BIT(41)
+#define VMX_VPID_INVVPID_ALL    X86_BIT(42)
+
+/* IA32_FEATURE_CONTROL (24.7) */
+#define VMX_FEATURE_LOCKED  X86_BIT(0)
+#define VMX_FEATURE_OUTSIDE X86_BIT(2) /* of SMX */
+
+#define VMX_CR4_VMXE X86_BIT(13)
+
+#endif
