@@ -12,6 +12,7 @@
 #include "core/types.h"
 
 enum lock_rank {
+    LOCK_RANK_HOME = 5,    /* homes: that a VM stays while somebody looks at it */
     LOCK_RANK_REST = 10,   /* struct vm: one party at a time brings the vCPUs to rest */
     LOCK_RANK_DEVICE = 20, /* a device of its own (virtio) */
     LOCK_RANK_BOARD = 30,  /* the legacy board: 8259, 8254, I/O APIC, RTC, UART, PCI, ACPI */

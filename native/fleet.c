@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The fleet: the file among the boot modules whose command line is "fleet" (docs/native.md), and the VMs that it names.
+ *
+ * `lodge image` has checked it all; here it is checked again, since images are carried about and machines differ. A file that
+ * makes no sense leaves a machine without guests but with an operator. A fleet that does not fit is said to, and what fits is started, in the
+ * file's order.
+ */
+#include "native/fleet.h"
+
+#include "core/fmt.h"
+#include "core/mem.h"
+#include "core/seam.h"
+#include "engine/hw.h"
+#include "native/boot_info.h"
+#include "native/frames.h"
+#include "native/log.h"
+#include "native/main.h"
+
+static struct fleet fleet;
+static struct guest *guests;
+static uint32_t count;
+
+uint32_t fleet_guests(void)
+{
+    return count;
+}
+
+struct guest *fleet_guest(uint32_t i)
+{
+    return &guests[i];
+}
+
+struct guest *fleet_find(const char *name)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (str_equal(guests[i].definition->config.name, name))
+            return &guests[i];
+    }
+    return NULL;
+}
+
+static size_t pages_of(size_t size)
+{
+    return (size + PAGE_SIZE - 1) / PAGE_SIZE;
+}
+
+static bool read_file(void)
+{
+    char message[CONFIG_MESSAGE];
+    size_t size;
+    const char *text = guest_module(FLEET_MODULE, &size);
+
+    if (!text) {
+        log_line("there is no fleet file among the modules: no guests (make the image with 'lodge image')");
+        return false;
+    }
+    fleet.vm = seam_pages_alloc(pages_of(FLEET_VMS * sizeof(*fleet.vm)));
+    fleet.capacity = FLEET_VMS;
+    if (!fleet.vm) {
+        log_line("no memory for the fleet's definitions");
+        return false;
+    }
+    if (size > FLEET_FILE_MAX || fleet_parse(&fleet, "fleet", text, size, message) != OK) {
+        log_line("the fleet file: %s", size > FLEET_FILE_MAX ? "it is too large" : message);
+        return false;
+    }
+    return true;
+}
+
+static void say_whether_it_fits(void)
+{
+    char message[CONFIG_MESSAGE];
+    struct fleet_room room = {.cpus = hw_cpu_count()};
+    const struct boot_info *b = main_boot_info();
+    uint64_t left;
+
+    frames_count(&room.memory, &left);
+    for (uint32_t i = 0; i < b->modules; i++)
+        room.files += b->module[i].size;
+    if (fleet_fits(&fleet, &room, message) != OK)
+        log_line("the fleet: %s; what fits is started", message);
+}
+
+void fleet_init(void)
+{
+    if (!read_file())
+        return;
+    say_whether_it_fits();
+    guests = seam_pages_alloc(pages_of(fleet.count * sizeof(*guests)));
+    for (uint32_t i = 0; guests && i < fleet.count; i++) {
+        if (guest_create(&guests[i], &fleet.vm[i], i) != OK)
+            break;
+        count++;
+    }
+    if (count < fleet.count)
+        log_line("no memory for %u of %u VMs", fleet.count - count, fleet.count);
+}
+
+void fleet_start(void)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (guests[i].definition->autostart)
+            guest_order(&guests[i], GUEST_ORDER_START);
+    }
+}
+
+void fleet_stop(uint64_t patience_ns)
+{
+    enum { END_NS = 1000000000 };
+    uint64_t deadline = seam_time_ns() + patience_ns;
+
+    for (uint32_t i = 0; i < count; i++)
+        (void)guest_press_power(&guests[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        if (guest_wait_state(&guests[i], GUEST_OFF, deadline))
+            continue;
+        log_line("%s does not power off: it is ended", guests[i].definition->config.name);
+        guest_order(&guests[i], GUEST_ORDER_KILL);
+        (void)guest_wait_state(&guests[i], GUEST_OFF, seam_time_ns() + END_NS);
+    }
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* The VMs of this machine (fleet.c). */
+#ifndef LODGE_NATIVE_FLEET_H
+#define LODGE_NATIVE_FLEET_H
+
+#include "core/types.h"
+#include "native/guest.h"
+
+/* Reads the fleet file among the modules and makes its guests, of which none has begun. What is wrong with it is said. In a thread,
+ * once. */
+void fleet_init(void);
+/* Orders all that start by themselves to start. */
+void fleet_start(void);
+/* Presses every power button, waits until all are off or the time is up, ends the rest. */
+void fleet_stop(uint64_t patience_ns);
+
+uint32_t fleet_guests(void);
+struct guest *fleet_guest(uint32_t i);
+/* By name; NULL: there is none. */
+struct guest *fleet_find(const char *name);
+
+#endif

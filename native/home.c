@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* What the platform calls when it is up (main.h): a thread that finds the engine, makes the fleet, and starts it. */
+#include "core/seam.h"
+#include "native/engine.h"
+#include "native/fleet.h"
+#include "native/main.h"
+#include "native/operator.h"
+#include "native/thread.h"
+
+static void begin(void *unused)
+{
+    (void)unused;
+    (void)engine_start();
+    fleet_init();
+    fleet_start();
+    operator_start();
+}
+
+void home_start(void)
+{
+    struct thread *t;
+
+
+    if (thread_create(&t, "fleet", begin, NULL) != OK)
+        seam_panic(__FILE__, __LINE__, "no memory for the first thread");
+}

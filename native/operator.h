@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/* The operator's console (operator.c), and its commands (command.c). */
+#ifndef LODGE_NATIVE_OPERATOR_H
+#define LODGE_NATIVE_OPERATOR_H
+
+#include "core/types.h"
+#include "native/log.h"
+
+struct guest;
+
+/* Its thread. Once. */
+void operator_start(void);
+/* A guest's console has more: if it is the one that is looked at, it is shown. Any thread, with the board lock held. */
+void operator_guest_said(const struct guest *g);
+/* The machine's power button. In an interrupt's handler. */
+void operator_power_button(void);
+/* Lines of the log, around what the operator is writing; none while a guest's console is shown. */
+extern const struct log_sink operator_sink;
+
+/* --- for commands: on the operator's thread --- */
+
+/* One line or several to the operator. */
+void operator_say(const char *format, ...) printf_like(1, 2);
+void operator_write(const char *bytes, size_t size);
+/* From now on keys go to that guest, and what it says comes here, until Ctrl-]. */
+void operator_attach(struct guest *g);
+
+/* As the command poweroff does. */
+void command_power_off(void);
+/* Obeys a line; and the nth word that may stand behind `text`, for completion. */
+void command_run(const char *line);
+bool command_word(const char *text, uint32_t n, char *word, size_t size);
+
+#endif
