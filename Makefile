@@ -31,7 +31,8 @@ CC_INCLUDE := $(shell $(CC) -print-file-name=include)
 COMMON := -std=gnu17 -I. -Iinclude $(WARNINGS) -MMD -MP -fno-strict-aliasing -fno-common
 FREESTANDING = -ffreestanding -nostdinc -isystem $(CC_INCLUDE) -mno-red-zone
 FREE_FLAGS_hosted := -O2 -g -mgeneral-regs-only -fPIE -fstack-protector-strong
-FREE_FLAGS_native := -O2 -g -mgeneral-regs-only -mcmodel=kernel -fno-pic -fno-stack-protector
+FREE_FLAGS_native := -O2 -g -mgeneral-regs-only -mcmodel=kernel -fno-pic -fno-stack-protector \
+    -fno-omit-frame-pointer -fno-asynchronous-unwind-tables
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FREE_FLAGS_test := -O1 -g -DLODGE_DEBUG=1 $(SANITIZE)
 HOSTED_FLAGS := -O2 -g -fPIE -fstack-protector-strong -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
@@ -39,6 +40,14 @@ FREE_FLAGS_asan := -O1 -g -DLODGE_DEBUG=1 -fPIE $(SANITIZE)
 FREE_FLAGS_fuzz := -O1 -g -DLODGE_DEBUG=1 -fsanitize=fuzzer-no-link,address,undefined \
     -fno-sanitize-recover=all
 TEST_FLAGS := -O1 -g -DLODGE_DEBUG=1 -D_GNU_SOURCE $(SANITIZE) -mno-red-zone
+
+# Of native/, what does without a machine: its instructions are in native/io.h, whose namesake in tests/fakes
+# is answered by a test's device.
+NATIVE_TESTED := $(addprefix native/,acpi.c boot_info.c calibrate.c chacha.c clock.c cmos.c frames.c line.c log.c power.c \
+    random.c ring.c screen.c screen_font.c serial.c)
+NATIVE_TEST_OBJS = $(NATIVE_TESTED:%.c=$(O)/test/%.o) $(O)/test/tests/fakes/io.o
+# Likewise of engine/vmx/insn.h: tests keep the processor (tests/fakes/vt.c).
+VMX_TEST_OBJS := $(patsubst %.c,$(O)/test/%.o,engine/nested.c $(wildcard engine/vmx/*.c)) $(O)/test/tests/fakes/vt.o
 
 free_objs = $(FREE_SRCS:%.c=$(O)/$(1)/%.o)
 HOSTED_OBJS := $(HOSTED_SRCS:%.c=$(O)/hosted/%.o)
@@ -85,6 +94,11 @@ $(O)/fuzz/%: CC := $(CLANG)
 $(O)/fuzz/%: CC_INCLUDE = $(shell $(CLANG) -print-resource-dir)/include
 $(foreach t,hosted native test asan fuzz,$(foreach d,$(FREE_DIRS),$(eval $(call free_rule,$(t),$(d)))))
 
+$(foreach t,native test fuzz,$(eval $(call free_rule,$(t),native)))
+$(O)/test/native/%: COMMON := -Itests/fakes $(COMMON)
+$(eval $(call free_rule,test,engine/vmx))
+$(O)/test/engine/vmx/% $(O)/test/tests/fakes/vt.o $(O)/test/tests/unit/vmx%.o: COMMON := -Itests/fakes $(COMMON)
+
 $(HOSTED_OBJS): $(O)/hosted/%.o: %.c $(LIBC_CHOSEN)
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
@@ -107,6 +121,69 @@ $(O)/asan/lodge: $(call free_objs,asan) $(ASAN_HOSTED)
 
 native-objects: $(call free_objs,native)
 
+# --- the bare-metal image -------------------------------------------------------------------------
+# engine/soft has no place in it. GRUB loads debug sections, too: they stay in a file of their own.
+
+NATIVE_DIRS := native engine engine/svm engine/vmx
+NATIVE_C := $(sort $(foreach d,$(NATIVE_DIRS),$(wildcard $(d)/*.c)))
+NATIVE_S := $(sort $(foreach d,$(NATIVE_DIRS),$(wildcard $(d)/*.S)))
+NATIVE_OBJS := $(NATIVE_C:%.c=$(O)/native/%.o) $(NATIVE_S:%.S=$(O)/native/%.S.o) \
+    $(patsubst %.c,$(O)/native/%.o,$(filter-out engine/soft/%,$(FREE_SRCS)))
+
+$(NATIVE_C:%.c=$(O)/native/%.o): $(O)/native/%.o: %.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(FREESTANDING) $(FREE_FLAGS_native) -c -o $@ $<
+$(NATIVE_S:%.S=$(O)/native/%.S.o): $(O)/native/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(call quiet,AS,$@)
+	$(Q)$(CC) -I. -MMD -MP -g -c -o $@ $<
+$(O)/native/native.ld: native/native.ld native/layout.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) -E -P -x c -I. -o $@ $<
+# Linked twice: the names of functions, for backtraces, go behind the code.
+NATIVE_LINK = ld -static -nostdlib -z max-page-size=4096 -z noexecstack --build-id=none --gc-sections \
+    $(NATIVE_LINK_MORE) -T $(O)/native/native.ld -o $@
+$(O)/native/nameless: $(O)/native/native.ld $(NATIVE_OBJS)
+	$(Q)$(NATIVE_LINK) $(NATIVE_OBJS)
+$(O)/native/symbols.o: $(O)/native/nameless tools/native-symbols.py
+	$(Q)tools/native-symbols.py $< >$(@:.o=.S) && $(CC) -c -o $@ $(@:.o=.S)
+$(O)/lodge-native.debug: $(O)/native/nameless $(O)/native/symbols.o
+	$(call quiet,LINK,$@)
+	$(Q)$(NATIVE_LINK) $(NATIVE_OBJS) $(O)/native/symbols.o
+$(O)/lodge-native: $(O)/lodge-native.debug
+	$(Q)objcopy --strip-all $< $@
+
+## native         the bare-metal image: build/lodge-native
+.PHONY: native
+native: $(O)/lodge-native
+
+# The same with tests/native/threads.c in place of the fleet: threads tried on a machine's CPUs, with assertions.
+NATIVE_TEST_IMAGE_OBJS := $(patsubst $(O)/native/%,$(O)/native-test/%,$(NATIVE_OBJS)) $(O)/native-test/tests/native/threads.o
+
+$(O)/native-test/%.o: %.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) $(COMMON) $(FREESTANDING) $(FREE_FLAGS_native) -DLODGE_DEBUG=1 -c -o $@ $<
+$(O)/native-test/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(call quiet,AS,$@)
+	$(Q)$(CC) -I. -MMD -MP -g -c -o $@ $<
+$(O)/native-test/nameless $(O)/lodge-native-test.debug: NATIVE_LINK_MORE := --wrap=home_start
+$(O)/native-test/nameless: $(O)/native/native.ld $(NATIVE_TEST_IMAGE_OBJS)
+	$(Q)$(NATIVE_LINK) $(NATIVE_TEST_IMAGE_OBJS)
+$(O)/native-test/symbols.o: $(O)/native-test/nameless tools/native-symbols.py
+	$(Q)tools/native-symbols.py $< >$(@:.o=.S) && $(CC) -c -o $@ $(@:.o=.S)
+$(O)/lodge-native-test.debug: $(O)/native-test/nameless $(O)/native-test/symbols.o
+	$(call quiet,LINK,$@)
+	$(Q)$(NATIVE_LINK) $(NATIVE_TEST_IMAGE_OBJS) $(O)/native-test/symbols.o
+$(O)/lodge-native-test: $(O)/lodge-native-test.debug
+	$(Q)objcopy --strip-all $< $@
+
+## native-test    build/lodge-native-test: the image with tests of threads in place of the fleet
+.PHONY: native-test
+native-test: $(O)/lodge-native-test
+
 # --- unit tests: tests/unit/NAME.c -> build/test/bin/NAME -----------------------------------------
 
 UNIT_SRCS := $(sort $(wildcard tests/unit/*.c))
@@ -124,11 +201,43 @@ $(O)/test/free.a: $(call free_objs,test)
 $(O)/test/lib.a: $(TEST_LIB_OBJS)
 	$(call quiet,AR,$@)
 	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
-$(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a
+$(O)/test/native.a: $(NATIVE_TEST_OBJS)
+	$(call quiet,AR,$@)
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
+$(O)/test/vmx.a: $(VMX_TEST_OBJS)
+	$(call quiet,AR,$@)
+	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
+UNIT_GROUP_vmx := $(O)/test/vmx.a
+UNIT_GROUP_vmx_run := $(O)/test/vmx.a
+$(O)/test/bin/vmx $(O)/test/bin/vmx_run: $(O)/test/vmx.a
+$(O)/test/bin/%: $(O)/test/tests/unit/%.o $(O)/test/lib.a $(O)/test/free.a $(O)/test/native.a
 	@mkdir -p $(@D)
 	$(call quiet,LINK,$@)
 	$(Q)$(CC) $(SANITIZE) -o $@ $(O)/test/tests/unit/$*.o -Wl,--start-group $(O)/test/lib.a $(O)/test/free.a \
-	    -Wl,--end-group $(UNIT_LIBS_$*) -lpthread
+	    $(O)/test/native.a $(UNIT_GROUP_$*) -Wl,--end-group $(UNIT_LIBS_$*) -lpthread
+
+# native/'s threads on simulated CPUs (tests/lib/native/sim.h): its headers come before the real ones.
+NATIVE_SIM_BINS := $(O)/test/bin/native_scheduler $(O)/test/bin/native_wait
+NATIVE_SIM_OBJS := $(patsubst %,$(O)/test/%.o,native/thread native/thread-S native/scheduler native/wait native/seam \
+    native/guest_timer tests/lib/native/sim)
+
+$(NATIVE_SIM_OBJS) $(NATIVE_SIM_BINS:$(O)/test/bin/%=$(O)/test/tests/unit/%.o): COMMON := -Itests/lib/native $(COMMON)
+$(O)/test/native/%-S.o: native/%.S
+	@mkdir -p $(@D)
+	$(call quiet,AS,$@)
+	$(Q)$(CC) -c -o $@ $<
+$(NATIVE_SIM_BINS): $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(NATIVE_SIM_OBJS) $(O)/test/tests/lib/unit.o $(O)/test/free.a
+	@mkdir -p $(@D)
+	$(call quiet,LINK,$@)
+	$(Q)$(CC) $(SANITIZE) -Wl,--wrap=thread_switch,--wrap=thread_begin -o $@ $^
+
+# Of the engines on hardware, what does without it; the tests supply engine/hw.h.
+UNIT_LIBS_nested := $(O)/test/engine/nested.o
+UNIT_LIBS_svm_state := $(O)/test/engine/svm/state.o $(O)/test/engine/svm/vmcb.o
+$(O)/test/bin/nested: $(UNIT_LIBS_nested)
+$(O)/test/bin/svm_state: $(UNIT_LIBS_svm_state)
+$(eval $(call free_rule,test,engine))
+$(eval $(call free_rule,test,engine/svm))
 
 ## unit           unit tests of the freestanding part under ASan and UBSan
 unit: $(UNIT_BINS)
@@ -144,7 +253,7 @@ $(O)/fuzz/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(call quiet,CC,$@)
 	$(Q)$(CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
-$(O)/fuzz/free.a: $(call free_objs,fuzz)
+$(O)/fuzz/free.a: $(call free_objs,fuzz) $(O)/fuzz/native/acpi.o
 	$(call quiet,AR,$@)
 	$(Q)rm -f $@.$$$$ && ar rcs $@.$$$$ $^ && mv $@.$$$$ $@
 $(FUZZ_NAMES:%=$(O)/fuzz/%): $(O)/fuzz/%: $(O)/fuzz/obj/tests/fuzz/%.o $(FUZZ_LIB) $(O)/fuzz/free.a
@@ -375,7 +484,7 @@ bench-kvm: setup-bench
 	@tools/bench-kvm.sh $(O)
 
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/lodge-fake-kvm \
-    $(O)/differential/differential $(O)/differential/blocks fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd
+    $(O)/differential/differential $(O)/differential/blocks fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd native native-test
 
 -include $(shell find $(O) -type f -name '*.d' 2>/dev/null)
 .SECONDARY:

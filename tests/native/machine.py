@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+"""A machine in QEMU that boots the bare-metal image from a CD: what tests/native's programs share."""
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+OVMF = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"]
+# GRUB's modules that the image needs: the CD is smaller and made faster.
+GRUB_MODULES = "multiboot2 iso9660 normal all_video part_gpt part_msdos fat serial"
+
+
+def make_iso(build, path, command_line="", modules=(), image="lodge-native"):
+    """modules: (file, command line) of each."""
+    with tempfile.TemporaryDirectory() as tree:
+        os.makedirs(f"{tree}/boot/grub")
+        shutil.copy(f"{build}/{image}", f"{tree}/boot/lodge-native")
+        lines = ["set timeout=0", "insmod all_video", "menuentry lodge {",
+                 f"multiboot2 /boot/lodge-native {command_line}"]
+        for i, (source, words) in enumerate(modules):
+            shutil.copy(source, f"{tree}/boot/{i}")
+            lines.append(f"module2 /boot/{i} {words}")
+        with open(f"{tree}/boot/grub/grub.cfg", "w") as f:
+            f.write("\n".join(lines + ["}", ""]))
+        subprocess.run(["grub-mkrescue", f"--install-modules={GRUB_MODULES}", "-o", path, tree], check=True,
+                       timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+class Machine:
+    """with Machine(iso, mode="uefi", memory=1024, cpus=2) as m: m.wait("pattern")"""
+
+    def __init__(self, iso, mode="bios", memory=1024, cpus=2, cpu="EPYC,+svm,+npt", serial="file", more=()):
+        self.dir = tempfile.mkdtemp()
+        self.serial = os.path.join(self.dir, "serial")
+        args = ["qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", str(cpus), "-m", str(memory), "-cdrom", iso,
+                "-display", "none", "-serial",
+                f"file:{self.serial}" if serial == "file" else f"unix:{self.serial},server=on,wait=on", "-no-reboot",
+                "-monitor", f"unix:{self.dir}/monitor,server,nowait", *more]
+        if mode == "uefi":
+            shutil.copy(OVMF[1], f"{self.dir}/vars")
+            args += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF[0]}",
+                     "-drive", f"if=pflash,format=raw,file={self.dir}/vars"]
+        self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.dir)
+
+    def output(self):
+        """What came on the serial port, without the times that the log puts before its lines."""
+        try:
+            with open(self.serial, "rb") as f:
+                text = f.read().decode(errors="replace").replace("\r", "")
+                return re.sub(r"^\[ *\d+\.\d+\] ", "", text, flags=re.M)
+        except FileNotFoundError:
+            return ""
+
+    def wait(self, pattern, seconds=90):
+        """The match in what came on the serial port; None: it did not, or the machine is off."""
+        end = time.monotonic() + seconds
+        while True:
+            off = self.process.poll() is not None
+            match = re.search(pattern, self.output(), re.M)
+            if match or off or time.monotonic() > end:
+                return match
+            time.sleep(0.1)
+
+    def wait_off(self, seconds=20):
+        try:
+            self.process.wait(seconds)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+
+    def monitor(self, command):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(f"{self.dir}/monitor")
+            s.sendall(command.encode() + b"\n")
+            time.sleep(0.3)
+            s.recv(65536)
