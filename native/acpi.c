@@ -49,7 +49,7 @@ struct table {
 
 static const uint8_t *bytes(struct reader *r, uint64_t physical, size_t size)
 {
-    if (physical == 0 || size == 0 || physical + (size - 1) < physical || size > r->budget)
+    if (physical == 0 || size == 0 || physical + size <= physical || size > r->budget) /* nothing lies at the very end */
         return NULL;
     r->budget -= size;
     return r->map(r->owner, physical, size);

@@ -13,6 +13,7 @@
 #include "core/mem.h"
 #include "core/seam.h"
 #include "engine/hw.h"
+#include "machine/saved.h"
 #include "native/boot_info.h"
 #include "native/frames.h"
 #include "native/log.h"
@@ -69,6 +70,23 @@ static bool read_file(void)
     return true;
 }
 
+/* A saved VM brings its definition with it. One that cannot be read is refused when it is started. */
+static void adopt_saved(void)
+{
+    size_t pages = pages_of(sizeof(struct saved));
+    struct saved *saved = seam_pages_alloc(pages);
+    char message[GUEST_MESSAGE];
+
+    for (uint32_t i = 0; saved && i < fleet.count; i++) {
+        struct fleet_vm *v = &fleet.vm[i];
+
+        if (v->restore[0] && guest_restore_read(v->restore, saved, message) == OK &&
+            fleet_vm_adopt(v, &saved->config, message) != OK)
+            log_line("%s: %s", v->config.name, message);
+    }
+    seam_pages_free(saved, saved ? pages : 0);
+}
+
 static void say_whether_it_fits(void)
 {
     char message[CONFIG_MESSAGE];
@@ -87,6 +105,7 @@ void fleet_init(void)
 {
     if (!read_file())
         return;
+    adopt_saved();
     say_whether_it_fits();
     guests = seam_pages_alloc(pages_of(fleet.count * sizeof(*guests)));
     for (uint32_t i = 0; guests && i < fleet.count; i++) {

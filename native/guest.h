@@ -123,9 +123,9 @@ const void *guest_module(const char *path, size_t *size);
 
 /* --- guest_restore.c --- */
 
-/* Reads and checks the metadata of the module that g->definition->restore names; *saved points into it. A message on errors. */
+/* Reads and checks the metadata of the module of that path; *saved points into it. A message on errors. */
 struct saved;
-int must_check guest_restore_read(const struct guest *g, struct saved *saved, char message[GUEST_MESSAGE]);
+int must_check guest_restore_read(const char *path, struct saved *saved, char message[GUEST_MESSAGE]);
 /* Pages and state into a VM that was made by that definition. */
 int must_check guest_restore_memory(const struct guest *g, const struct saved *saved, char message[GUEST_MESSAGE]);
 int must_check guest_restore_machine(struct guest *g, const struct saved *saved, char message[GUEST_MESSAGE]);

@@ -114,7 +114,7 @@ static int define(struct guest *g, struct saved *saved, char *message)
     g->storage_config = g->definition->config;
     if (!g->restores)
         return OK;
-    err = guest_restore_read(g, saved, message);
+    err = guest_restore_read(g->definition->restore, saved, message);
     if (err)
         return err;
     g->storage_config = saved->config;

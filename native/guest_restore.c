@@ -12,21 +12,20 @@
 #include "machine/saved.h"
 #include "native/guest.h"
 
-int guest_restore_read(const struct guest *g, struct saved *saved, char message[GUEST_MESSAGE])
+int guest_restore_read(const char *path, struct saved *saved, char message[GUEST_MESSAGE])
 {
     size_t size;
-    const uint8_t *file = guest_module(g->definition->restore, &size);
+    const uint8_t *file = guest_module(path, &size);
     struct saved_head head;
     int err;
 
     if (!file || size < SAVED_HEAD) {
-        (void)fmt(message, GUEST_MESSAGE, "the saved VM '%s' is not in the image (make the image again)",
-                  g->definition->restore);
+        (void)fmt(message, GUEST_MESSAGE, "the saved VM '%s' is not in the image (make the image again)", path);
         return ERR_NOT_FOUND;
     }
     err = saved_get_head(&head, file, size, message);
     if (!err && head.metadata_size > size - SAVED_HEAD) {
-        (void)fmt(message, GUEST_MESSAGE, "the saved VM '%s' is cut off", g->definition->restore);
+        (void)fmt(message, GUEST_MESSAGE, "the saved VM '%s' is cut off", path);
         err = ERR_TRUNCATED;
     }
     return err ? err : saved_get_metadata(saved, &head, file + SAVED_HEAD, message);

@@ -25,7 +25,8 @@ GUESTS = os.path.join(BUILD, "guests")
 os.environ["XDG_RUNTIME_DIR"] = SCRATCH.name
 LODGE = os.path.join(BUILD, "lodge")
 TESTS, LONG = {}, set()
-BOOT = 200  # seconds for a Debian, in an emulated machine, beside others
+ATTEMPTS = 3
+BOOT = 120  # seconds for a Debian, in an emulated machine, beside others
 
 
 def test(function):
@@ -36,6 +37,22 @@ def test(function):
 def long(function):
     LONG.add(function.__name__.removeprefix("test_"))
     return test(function)
+
+
+def again(function):
+    """For guests that have Linux: QEMU loses an interrupt now and then, and with two processors delivers one twice
+    (docs/rig.md). So they have one, and what fails is done once more, at most three times; that is said."""
+    def attempts():
+        for n in range(ATTEMPTS):
+            try:
+                return function()
+            except AssertionError as e:
+                if n + 1 == ATTEMPTS:
+                    raise
+                print(f"# once more, after: {str(e)[-600:]}", flush=True)
+        return None
+    attempts.__name__ = function.__name__
+    return attempts
 
 
 def vm(name, kernel, **keys):
@@ -113,16 +130,25 @@ def three_systems(**machine):
 
 
 @test
+@again
 def test_three_systems():
-    three_systems(memory=1024)
+    three_systems(memory=1024, cpus=1)
 
 
 @long
+@again
 def test_three_systems_uefi():
-    three_systems(memory=1024, mode="uefi")
+    three_systems(memory=1024, cpus=1, mode="uefi")
+
+
+@long
+@again
+def test_three_systems_on_two_cpus():
+    three_systems(memory=1024, cpus=2)
 
 
 @test
+@again
 def test_saved_hosted():
     """A VM that was saved under Linux and engine soft goes on here."""
     definition, saved = (os.path.join(SCRATCH.name, f) for f in ("one.toml", "one.saved"))
@@ -146,7 +172,7 @@ def test_saved_hosted():
         subprocess.run([LODGE, "save", "one", saved], check=True, timeout=60)
     finally:
         subprocess.run([LODGE, "kill", "one"], timeout=60)
-    with Operator(make_image(f'[[vm]]\nname = "back"\nrestore = "{saved}"\n'), memory=512) as o:
+    with Operator(make_image(f'[[vm]]\nname = "back"\nrestore = "{saved}"\n'), memory=512, cpus=1) as o:
         o.expect(rb"back starts", 120)
         o.command("console back", rb"comes back")
         o.send("echo $x-$((1+1))\r")
@@ -192,6 +218,7 @@ def run_own(o, name, run):
 
 
 @long
+@again
 def test_own_guests():
     """One after the other, while a Debian runs."""
     runs = {}
