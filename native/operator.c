@@ -37,7 +37,8 @@ enum {
 
 static struct {
     _Atomic uint32_t word;
-    _Atomic bool power; /* the button was pressed */
+    _Atomic bool started; /* before, nobody edits a line */
+    _Atomic bool power;   /* the button was pressed */
     _Atomic bool redraw; /* the log has written where the line was */
     struct line line;
 
@@ -71,6 +72,10 @@ static void log_write(const char *bytes, size_t size)
 {
     if (atomic_load(&op.attached))
         return;
+    if (!atomic_load(&op.started)) {
+        serial_sink.write(bytes, size);
+        return;
+    }
     serial_write("\r\x1B[K", 4);
     serial_sink.write(bytes, size);
     atomic_store(&op.redraw, true);
@@ -233,6 +238,7 @@ void operator_start(void)
     struct thread *t;
 
     line_init(&op.line, &editor_ops, NULL, "lodge> ");
+    atomic_store(&op.started, true);
     serial_on_receive(tell);
     if (thread_create(&t, "operator", operator_thread, NULL) != OK)
         log_line("no memory for the operator's console");

@@ -36,8 +36,8 @@ class Machine:
     def __init__(self, iso, mode="bios", memory=1024, cpus=2, cpu="EPYC,+svm,+npt", serial="file", more=()):
         self.dir = tempfile.mkdtemp()
         self.serial = os.path.join(self.dir, "serial")
-        args = ["qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", str(cpus), "-m", str(memory), "-cdrom", iso,
-                "-display", "none", "-serial",
+        args = ["qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", cpu, "-smp", str(cpus), "-m", str(memory),
+                "-cdrom", iso, "-display", "none", "-serial",
                 f"file:{self.serial}" if serial == "file" else f"unix:{self.serial},server=on,wait=on", "-no-reboot",
                 "-monitor", f"unix:{self.dir}/monitor,server,nowait", *more]
         if mode == "uefi":
@@ -56,10 +56,10 @@ class Machine:
         shutil.rmtree(self.dir)
 
     def output(self):
-        """What came on the serial port, without the times that the log puts before its lines."""
+        """What came on the serial port, without a terminal's escapes and the times that the log puts before its lines."""
         try:
             with open(self.serial, "rb") as f:
-                text = f.read().decode(errors="replace").replace("\r", "")
+                text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", f.read().decode(errors="replace").replace("\r", ""))
                 return re.sub(r"^\[ *\d+\.\d+\] ", "", text, flags=re.M)
         except FileNotFoundError:
             return ""
