@@ -5,6 +5,8 @@
  * path, and the path for what those leave out (instructions across a page end, code that is not
  * in memory, single step).
  */
+#include "x86/step.h"
+
 #include "x86/mem.h"
 
 int x86_step_fetch(struct x86_cpu *cpu, struct insn *i)
@@ -41,4 +43,42 @@ int x86_step(struct x86_cpu *cpu)
     struct insn i;
     int status = x86_step_fetch(cpu, &i);
     return status == X86_OK ? x86_step_execute(cpu, &i) : status;
+}
+
+/* What an instruction leaves of RF, which was set before it (SDM 3B 17.3.1.1): it suppresses an
+ * instruction breakpoint for one instruction, all iterations of a REP included. It was clear while
+ * the instruction ran, so one that loads RFLAGS (IRET, a task switch) has the last word. */
+static void keep_resume(struct x86_cpu *cpu, int status)
+{
+    if (status == X86_FAULT || cpu->repeats)
+        cpu->rflags |= X86_FLAG_RF;
+}
+
+int x86_step_attended(struct x86_cpu *cpu, int (*step)(struct x86_cpu *cpu, void *owner), void *owner)
+{
+    uint8_t shadow = cpu->shadow;
+    bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
+    bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
+    bool armed = trap || (cpu->dr7 & X86_DR7_ENABLES) != 0;
+    int status = X86_OK;
+    if (armed && shadow != X86_SHADOW_MOV_SS)
+        status = x86_debug_before(cpu);
+    if (status == X86_OK) {
+        cpu->rflags &= ~X86_FLAG_RF;
+        cpu->repeats = false;
+        status = step(cpu, owner);
+        if (resume)
+            keep_resume(cpu, status);
+    }
+    if (status == X86_FAULT)
+        return status;
+    if (cpu->shadow == shadow)
+        cpu->shadow = 0; /* held for this one instruction */
+    if ((armed || cpu->debug_pending) && cpu->shadow != X86_SHADOW_MOV_SS &&
+        x86_debug_after(cpu, trap) == X86_FAULT) {
+        if (cpu->activity == X86_HALTED)
+            cpu->activity = X86_RUNNING; /* a trap of HLT itself ends the halt */
+        return X86_FAULT;
+    }
+    return status;
 }

@@ -22,6 +22,7 @@
 #include "core/err.h"
 #include "engine/kvm/kvm_private.h"
 #include "isa/x86.h"
+#include "x86/fpu.h"
 #include "x86/lapic.h"
 
 enum { DR7_ZERO = 0xD800 }; /* bits 11, 12, 14, 15 (SDM 3B 17.2.4) */
@@ -190,23 +191,6 @@ static int set_system(const struct x86_cpu *cpu)
 /* --- vectors and x87, debug registers -----------------------------------------------------------
  */
 
-/* XSAVE leaves out a component in its initial configuration; then the area has anything there
- * (SDM 1, 13.6). */
-static void fill_in(struct x86_fpu *f)
-{
-    if (!(f->xstate_bv & X86_XCR0_X87)) {
-        memset(f, 0, offsetof(struct x86_fpu, mxcsr));
-        memset(f->st, 0, sizeof(f->st));
-        f->fcw = X86_FCW_RESET;
-    }
-    if (!(f->xstate_bv & X86_XCR0_SSE))
-        memset(f->xmm, 0, sizeof(f->xmm));
-    if (!(f->xstate_bv & (X86_XCR0_SSE | X86_XCR0_AVX)))
-        f->mxcsr = X86_MXCSR_RESET;
-    if (!(f->xstate_bv & X86_XCR0_AVX))
-        memset(f->ymm_high, 0, sizeof(f->ymm_high));
-}
-
 static int get_fpu(struct x86_cpu *cpu)
 {
     struct kvm_xsave area;
@@ -215,7 +199,7 @@ static int get_fpu(struct x86_cpu *cpu)
     if (result < 0)
         return kvm_err(result);
     memcpy(&cpu->fpu, area.region, sizeof(cpu->fpu));
-    fill_in(&cpu->fpu);
+    x86_fpu_fill_in(&cpu->fpu);
     return OK;
 }
 

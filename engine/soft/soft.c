@@ -218,51 +218,13 @@ static noinline_cold int run_uncached(struct x86_cpu *cpu, struct soft_vcpu *s, 
 }
 
 /* One instruction alone. */
-static int run_one(struct x86_cpu *cpu, struct soft_vcpu *s)
+static int run_one(struct x86_cpu *cpu, void *owner)
 {
+    struct soft_vcpu *s = owner;
     int status;
     const struct block *b = next_block(cpu, s, &status);
     s->stepped++;
     return b ? run_block(cpu, b, 1) : run_uncached(cpu, s, status);
-}
-
-/* What an instruction leaves of RF, which was set before it (SDM 3B 17.3.1.1): it suppresses an
- * instruction breakpoint for one instruction, all iterations of a REP included. It was clear while
- * the instruction ran, so one that loads RFLAGS (IRET, a task switch) has the last word. */
-static void keep_resume(struct x86_cpu *cpu, int status)
-{
-    if (status == X86_FAULT || cpu->repeats)
-        cpu->rflags |= X86_FLAG_RF;
-}
-
-/* One instruction with all that surrounds it: shadow, RF, breakpoints, single step. */
-static noinline_cold int run_attended(struct x86_cpu *cpu, struct soft_vcpu *s)
-{
-    uint8_t shadow = cpu->shadow;
-    bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
-    bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
-    bool armed = trap || (cpu->dr7 & SOFT_DR7_ENABLES) != 0;
-    int status = X86_OK;
-    if (armed && shadow != X86_SHADOW_MOV_SS)
-        status = x86_debug_before(cpu);
-    if (status == X86_OK) {
-        cpu->rflags &= ~X86_FLAG_RF;
-        cpu->repeats = false;
-        status = run_one(cpu, s);
-        if (resume)
-            keep_resume(cpu, status);
-    }
-    if (status == X86_FAULT)
-        return status;
-    if (cpu->shadow == shadow)
-        cpu->shadow = 0; /* held for this one instruction */
-    if ((armed || cpu->debug_pending) && cpu->shadow != X86_SHADOW_MOV_SS &&
-        x86_debug_after(cpu, trap) == X86_FAULT) {
-        if (cpu->activity == X86_HALTED)
-            cpu->activity = X86_RUNNING; /* a trap of HLT itself ends the halt */
-        return X86_FAULT;
-    }
-    return status;
 }
 
 /* --- between instructions ------------------------------------------------------------------------
@@ -391,7 +353,7 @@ static int run_until_exit(struct x86_cpu *cpu, struct soft_vcpu *s, struct exit 
                 if (attend(cpu, s, e) == X86_EXIT)
                     return OK;
             }
-            status = run_attended(cpu, s);
+            status = x86_step_attended(cpu, run_one, s);
         } else {
             status = s->translator ? run_translated(cpu, s) : run_interpreted(cpu, s);
         }

@@ -5,6 +5,7 @@
 #define LODGE_ENGINE_SOFT_SOFT_H
 
 #include "engine/soft/block.h"
+#include "x86/step.h"
 
 struct translator;
 
@@ -20,7 +21,6 @@ struct soft_vcpu {
 };
 
 /* DR7.L0 .. G3 */
-#define SOFT_DR7_ENABLES 0xFFu
 
 /*
  * Is there anything to see to before the next block? An interrupt that is pending while IF is clear
@@ -31,7 +31,7 @@ static always_inline bool soft_needs_attention(const struct x86_cpu *cpu)
 {
     _Static_assert(X86_FLAG_IF >> 8 == VCPU_REQ_INTR, "IF is shifted onto the request");
     uint64_t wanted = ~(uint64_t)VCPU_REQ_INTR | (cpu->rflags >> 8 & VCPU_REQ_INTR);
-    return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & SOFT_DR7_ENABLES) |
+    return ((vcpu_requests(&cpu->vcpu) & wanted) | cpu->shadow | (cpu->dr7 & X86_DR7_ENABLES) |
             (cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF)) | cpu->nmi_pending | cpu->debug_pending |
             cpu->late_code) != 0;
 }

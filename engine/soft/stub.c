@@ -254,7 +254,7 @@ static bool is_another(const struct translator *t, const struct tsite *s, uint8_
     const struct x86_cpu *cpu = t->cpu;
     return cpu->rip != t->frame->page + s->guest + s->length || cpu->tlb_context != context ||
            !translator_can_run(cpu) || cpu->rflags & (X86_FLAG_TF | X86_FLAG_RF) ||
-           cpu->dr7 & SOFT_DR7_ENABLES ||
+           cpu->dr7 & X86_DR7_ENABLES ||
            (translator_mode(t) & (MODE_SSE | MODE_AVX)) != t->vector_mode;
 }
 

@@ -21,11 +21,11 @@
 #include "engine/svm/svm_private.h"
 #include "x86/level.h"
 #include "x86/mmu.h"
+#include "x86/step.h"
 
 enum { STEP_STATE = ENGINE_STATE_GPR | ENGINE_STATE_SEGMENTS | ENGINE_STATE_CONTROL | ENGINE_STATE_DEBUG |
                     ENGINE_STATE_EVENTS };
 
-enum { DR7_ENABLES = 0xFF };
 
 /* --- lengths ------------------------------------------------------------------------------------------- */
 
@@ -101,11 +101,6 @@ uint32_t svm_length(struct x86_cpu *cpu, uint32_t bytes, uint32_t length)
 
 /* --- emulating ----------------------------------------------------------------------------------------- */
 
-static bool uses_vectors(enum insn_group group)
-{
-    return group == INSN_GROUP_SIMD || group == INSN_GROUP_X87 || group == INSN_GROUP_FPSTATE;
-}
-
 /* Groups of state that an instruction may have changed, unless it faulted. */
 static uint32_t state_changed_by(enum insn_group group)
 {
@@ -130,56 +125,23 @@ static bool invalidates(const struct insn *i)
     return i->op == INSN_INVLPG || i->op == INSN_INVPCID || (i->op == INSN_MOV_TO_CR && (i->reg == 3 || i->reg == 4));
 }
 
-/* One instruction by itself; *group says of which kind, if it was fetched. */
-static int step(struct x86_cpu *cpu, enum insn_group *group)
+/* One instruction by itself; *owner, an enum insn_group, says of which kind, if it was fetched. */
+static int step(struct x86_cpu *cpu, void *owner)
 {
+    enum insn_group *group = owner;
     struct insn i;
     int status = x86_step_fetch(cpu, &i);
 
     if (status != X86_OK)
         return status;
-    *group = i.op < INSN_OP_COUNT ? insn_op_group((enum insn_op)i.op) : INSN_GROUP_SYSTEM;
-    if (uses_vectors(*group))
+    *group = x86_group_of(&i);
+    if (x86_uses_vectors(*group))
         svm_fpu_store(cpu);
     if (invalidates(&i))
         svm_vcpu_of(cpu)->todo |= SVM_FLUSH;
     if (state_changed_by(*group) & ENGINE_STATE_MSR)
         svm_fetch(cpu, ENGINE_STATE_MSR);
     return x86_step_execute(cpu, &i);
-}
-
-/* RF was set before it: what the instruction leaves of it (SDM 3B 17.3.1.1). */
-static void keep_resume(struct x86_cpu *cpu, int status)
-{
-    if (status == X86_FAULT || cpu->repeats)
-        cpu->rflags |= X86_FLAG_RF;
-}
-
-/* With shadow, RF, breakpoints and single step around it, as engine/soft/soft.c has them. */
-static int step_attended(struct x86_cpu *cpu, enum insn_group *group)
-{
-    uint8_t shadow = cpu->shadow;
-    bool trap = (cpu->rflags & X86_FLAG_TF) != 0, resume = (cpu->rflags & X86_FLAG_RF) != 0;
-    bool armed = trap || (cpu->dr7 & DR7_ENABLES) != 0;
-    int status = armed && shadow != X86_SHADOW_MOV_SS ? x86_debug_before(cpu) : X86_OK;
-
-    if (status == X86_OK) {
-        cpu->rflags &= ~X86_FLAG_RF;
-        cpu->repeats = false;
-        status = step(cpu, group);
-        if (resume)
-            keep_resume(cpu, status);
-    }
-    if (status == X86_FAULT)
-        return status;
-    if (cpu->shadow == shadow)
-        cpu->shadow = 0; /* held for this one instruction */
-    if ((armed || cpu->debug_pending) && cpu->shadow != X86_SHADOW_MOV_SS &&
-        x86_debug_after(cpu, trap) == X86_FAULT) {
-        cpu->activity = X86_RUNNING; /* a trap of HLT itself ends the halt */
-        return X86_FAULT;
-    }
-    return status;
 }
 
 enum svm_verdict svm_emulate(struct x86_cpu *cpu)
@@ -192,7 +154,7 @@ enum svm_verdict svm_emulate(struct x86_cpu *cpu)
     svm_fetch(cpu, STEP_STATE);
     x86_tlb_flush(cpu);
     cpu->code_page = ~(uint64_t)0;
-    status = step_attended(cpu, &group);
+    status = x86_step_attended(cpu, step, &group);
     if (status == X86_FAULT) {
         (void)x86_raise(cpu);
         svm_fetch(cpu, ENGINE_STATE_MSR);

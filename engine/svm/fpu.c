@@ -25,6 +25,7 @@
  */
 #include "core/mem.h"
 #include "engine/svm/svm_private.h"
+#include "x86/fpu.h"
 #include "x86/level.h"
 
 static void set_xcr0(uint64_t value)
@@ -74,23 +75,6 @@ void svm_fpu_load(struct x86_cpu *cpu)
     hw_on_switch(leave, cpu);
 }
 
-/* XSAVE leaves out a component in its initial configuration, and then the area has anything there (SDM 1, 13.6). */
-static void fill_in(struct x86_fpu *f)
-{
-    if (!(f->xstate_bv & X86_XCR0_X87)) {
-        memset(f, 0, offsetof(struct x86_fpu, mxcsr));
-        memset(f->st, 0, sizeof(f->st));
-        f->fcw = X86_FCW_RESET;
-    }
-    if (!(f->xstate_bv & X86_XCR0_SSE))
-        memset(f->xmm, 0, sizeof(f->xmm));
-    if (!(f->xstate_bv & (X86_XCR0_SSE | X86_XCR0_AVX)))
-        f->mxcsr = X86_MXCSR_RESET;
-    if (!(f->xstate_bv & X86_XCR0_AVX))
-        memset(f->ymm_high, 0, sizeof(f->ymm_high));
-    f->xstate_bv = 0;
-}
-
 /* What compiled code, and x86/native.c, may expect (System V ABI). */
 static void set_defaults(void)
 {
@@ -116,7 +100,8 @@ void svm_fpu_store(struct x86_cpu *cpu)
     set_xcr0(s->on->xcr0);
     cpu->fpu.xstate_bv = 0;
     __asm__ volatile("xsave64 %0" : "+m"(cpu->fpu) : "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)));
-    fill_in(&cpu->fpu);
+    x86_fpu_fill_in(&cpu->fpu);
+    cpu->fpu.xstate_bv = 0;
     set_defaults();
     s->todo |= SVM_LOAD;
     hw_on_switch(NULL, NULL);

@@ -18,17 +18,13 @@
  */
 #include "engine/vmx/vmx_private.h"
 #include "x86/mem.h"
+#include "x86/step.h"
 
 /* What every instruction may look at; the others are fetched when it is known which it is. */
 #define SEEN                                                                                                           \
     (ENGINE_STATE_GPR | ENGINE_STATE_SEGMENTS | ENGINE_STATE_CONTROL | ENGINE_STATE_DEBUG | ENGINE_STATE_EVENTS)
 
 /* --- what an instruction may change ------------------------------------------------------------ */
-
-static bool uses_vectors(enum insn_group group)
-{
-    return group == INSN_GROUP_SIMD || group == INSN_GROUP_X87 || group == INSN_GROUP_FPSTATE;
-}
 
 /* Only general registers, flags, memory. */
 static bool is_simple(enum insn_group group)
@@ -123,52 +119,23 @@ static void lend_vectors(struct x86_cpu *cpu)
     vmx_fpu_default();
 }
 
-static int step(struct x86_cpu *cpu, struct before *b)
+static int step(struct x86_cpu *cpu, void *owner)
 {
+    struct before *b = owner;
     struct insn i;
     enum insn_group group;
     int status = x86_step_fetch(cpu, &i);
 
     if (status != X86_OK)
         return status;
-    group = i.op < INSN_OP_COUNT ? insn_op_group((enum insn_op)i.op) : INSN_GROUP_SYSTEM;
-    if (uses_vectors(group))
+    group = x86_group_of(&i);
+    if (x86_uses_vectors(group))
         lend_vectors(cpu);
     if (!is_simple(group)) {
         vmx_fetch(cpu, ENGINE_STATE_MSR);
         note(cpu, b);
     }
     return x86_step_execute(cpu, &i);
-}
-
-/* With what surrounds it: shadow, RF, breakpoints, single step. */
-static int run_one(struct x86_cpu *cpu, struct before *b)
-{
-    uint8_t shadow = cpu->shadow;
-    bool trap = (cpu->rflags & X86_FLAG_TF) != 0;
-    bool resume = (cpu->rflags & X86_FLAG_RF) != 0;
-    int status = X86_OK;
-
-    if (shadow != X86_SHADOW_MOV_SS)
-        status = x86_debug_before(cpu);
-    if (status == X86_OK) {
-        cpu->rflags &= ~X86_FLAG_RF;
-        cpu->repeats = false;
-        status = step(cpu, b);
-        /* It suppresses a breakpoint for one instruction, all iterations of a REP included (SDM 3B 17.3.1.1). */
-        if (resume && (status == X86_FAULT || cpu->repeats))
-            cpu->rflags |= X86_FLAG_RF;
-    }
-    if (status == X86_FAULT)
-        return status;
-    if (cpu->shadow == shadow)
-        cpu->shadow = 0;
-    if (x86_debug_after(cpu, trap) == X86_FAULT) {
-        if (cpu->activity == X86_HALTED)
-            cpu->activity = X86_RUNNING; /* a trap of HLT itself ends the halt */
-        return X86_FAULT;
-    }
-    return status;
 }
 
 /* The event in flight. What it meets on its way follows the rules for exceptions that meet exceptions. */
@@ -225,7 +192,7 @@ void vmx_emulate(struct x86_cpu *cpu)
         vmx_fetch(cpu, ENGINE_STATE_MSR);
         note(cpu, &b);
         (void)deliver(cpu);
-    } else if (run_one(cpu, &b) == X86_FAULT) {
+    } else if (x86_step_attended(cpu, step, &b) == X86_FAULT) {
         leave_fault(cpu);
     }
     vmx_changed(cpu, groups_that_differ(cpu, &b));
