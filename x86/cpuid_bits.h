@@ -124,6 +124,13 @@ struct x86_feature_bit {
 /* One row per feature that has a CPUID bit; *count rows (x86/level.c). */
 const struct x86_feature_bit *x86_feature_bits(size_t *count);
 
+/* A register (0 EAX .. 3 EDX) of a CPUID leaf as a host has it; 0 where there is no such leaf. */
+typedef uint32_t x86_cpuid_bits_fn(const void *owner, uint32_t leaf, uint32_t subleaf, uint8_t reg);
+
+/* Name of the first feature that the level needs and had(owner, ...) lacks, or NULL. emulates: what x86/ makes true by
+ * itself (local APIC, MTRRs, TSC_ADJUST) is not asked for. */
+const char *x86_level_lacks(const struct x86_level *level, x86_cpuid_bits_fn *had, const void *owner, bool emulates);
+
 /* Takes bits (of register 0 EAX .. 3 EDX) away from a level of one's own. */
 void x86_level_clear(struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg, uint32_t bits);
 

@@ -36,8 +36,11 @@ union cpuid_table { /* the entries follow their head */
 /* --- what the host can do ----------------------------------------------------------------------
  */
 
-static uint32_t supported(const union cpuid_table *t, uint32_t leaf, uint32_t subleaf, uint8_t reg)
+/* x86_cpuid_bits_fn */
+static uint32_t supported(const void *table, uint32_t leaf, uint32_t subleaf, uint8_t reg)
 {
+    const union cpuid_table *t = table;
+
     for (uint32_t i = 0; i < t->head.nent; i++) {
         const struct kvm_cpuid_entry2 *e = &t->head.entries[i];
         const uint32_t value[4] = {e->eax, e->ebx, e->ecx, e->edx};
@@ -46,62 +49,6 @@ static uint32_t supported(const union cpuid_table *t, uint32_t leaf, uint32_t su
             return value[reg];
     }
     return 0;
-}
-
-/* Feature bits that no instruction's decoding depends on, and their names as Linux prints them. */
-static const struct {
-    uint32_t leaf;
-    uint8_t reg, bit;
-    const char *name;
-} system_bits[] = {
-    /* table */
-    {1, 3, 2, "de"},
-    {1, 3, 3, "pse"},
-    {1, 3, 4, "tsc"},
-    {1, 3, 5, "msr"},
-    {1, 3, 6, "pae"},
-    {1, 3, 9, "apic"},
-    {1, 3, 12, "mtrr"},
-    {1, 3, 13, "pge"},
-    {1, 3, 15, "cmov"},
-    {1, 3, 16, "pat"},
-    {1, 2, 17, "pcid"},
-    {7, 1, 1, "tsc_adjust"},
-    {7, 1, 7, "smep"},
-    {7, 2, 2, "umip"},
-    {0x80000001, 2, 0, "lahf_lm"},
-    {0x80000001, 3, 11, "syscall"},
-    {0x80000001, 3, 20, "nx"},
-    {0x80000001, 3, 26, "pdpe1gb"},
-    {0x80000001, 3, 29, "lm"},
-};
-
-static uint32_t wanted(const struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg)
-{
-    const struct x86_cpuid_row *r = x86_level_row(level, leaf, subleaf);
-    const uint32_t value[4] = {r ? r->eax : 0, r ? r->ebx : 0, r ? r->ecx : 0, r ? r->edx : 0};
-
-    return value[reg];
-}
-
-static const char *missing_bit(const union cpuid_table *t, const struct x86_level *level)
-{
-    size_t count;
-    const struct x86_feature_bit *f = x86_feature_bits(&count);
-
-    for (size_t i = 0; i < count; i++) {
-        if (x86_level_has(level, (enum insn_feature)f[i].feature) &&
-            !(supported(t, f[i].leaf, f[i].subleaf, f[i].reg) >> f[i].bit & 1))
-            return f[i].name;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(system_bits); i++) {
-        uint32_t leaf = system_bits[i].leaf;
-        uint8_t reg = system_bits[i].reg, bit = system_bits[i].bit;
-
-        if ((wanted(level, leaf, 0, reg) & ~supported(t, leaf, 0, reg)) >> bit & 1)
-            return system_bits[i].name;
-    }
-    return NULL;
 }
 
 static union cpuid_table *supported_table(int kvm_fd)
@@ -129,7 +76,7 @@ int kvm_check_level(int kvm_fd, const struct x86_level *level, char *why, size_t
         (void)fmt(why, size, "KVM does not say which processor features it supports");
         return ERR_UNSUPPORTED;
     }
-    missing = missing_bit(t, level);
+    missing = x86_level_lacks(level, supported, t, false);
     physical = supported(t, 0x80000008, 0, 0) & 0xFF;
     if (missing)
         (void)fmt(why, size, "KVM does not offer %s here, which level %s needs", missing,

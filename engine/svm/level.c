@@ -25,67 +25,17 @@
 
 /* --- the processor's CPUID -------------------------------------------------------------------------- */
 
-static uint32_t host_bits(uint32_t leaf, uint32_t subleaf, uint8_t reg)
+/* x86_cpuid_bits_fn */
+static uint32_t host_bits(const void *unused, uint32_t leaf, uint32_t subleaf, uint8_t reg)
 {
     uint32_t out[4];
 
+    (void)unused;
     svm_cpuid(leaf & 0x80000000, 0, out);
     if (out[0] < leaf)
         return 0;
     svm_cpuid(leaf, subleaf, out);
     return out[reg];
-}
-
-/* Feature bits that no instruction's decoding depends on, and their names as Linux prints them. table */
-static const struct {
-    uint32_t leaf;
-    uint8_t reg, bit;
-    const char *name;
-} system_bits[] = {
-    {1, 3, 2, "de"},
-    {1, 3, 3, "pse"},
-    {1, 3, 4, "tsc"},
-    {1, 3, 5, "msr"},
-    {1, 3, 6, "pae"},
-    {1, 3, 13, "pge"},
-    {1, 3, 15, "cmov"},
-    {1, 3, 16, "pat"},
-    {1, 2, 17, "pcid"},
-    {7, 1, 7, "smep"},
-    {7, 2, 2, "umip"},
-    {0x80000001, 2, 0, "lahf_lm"},
-    {0x80000001, 3, 11, "syscall"},
-    {0x80000001, 3, 20, "nx"},
-    {0x80000001, 3, 26, "pdpe1gb"},
-    {0x80000001, 3, 29, "lm"},
-};
-
-static uint32_t wanted(const struct x86_level *level, uint32_t leaf, uint8_t reg)
-{
-    const struct x86_cpuid_row *r = x86_level_row(level, leaf, 0);
-    const uint32_t value[4] = {r ? r->eax : 0, r ? r->ebx : 0, r ? r->ecx : 0, r ? r->edx : 0};
-
-    return value[reg];
-}
-
-static const char *missing_bit(const struct x86_level *level)
-{
-    size_t count;
-    const struct x86_feature_bit *f = x86_feature_bits(&count);
-
-    for (size_t i = 0; i < count; i++) {
-        if (x86_level_has(level, (enum insn_feature)f[i].feature) &&
-            !(host_bits(f[i].leaf, f[i].subleaf, f[i].reg) >> f[i].bit & 1))
-            return f[i].name;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(system_bits); i++) {
-        uint32_t leaf = system_bits[i].leaf;
-        uint8_t reg = system_bits[i].reg;
-
-        if ((wanted(level, leaf, reg) & ~host_bits(leaf, 0, reg)) >> system_bits[i].bit & 1)
-            return system_bits[i].name;
-    }
-    return NULL;
 }
 
 int svm_probe(const struct x86_level *level, bool closely, char *why, size_t size)
@@ -97,9 +47,9 @@ int svm_probe(const struct x86_level *level, bool closely, char *why, size_t siz
     (void)closely;
     if (svm_cpu_probe(why, size, notes, sizeof(notes)) != OK)
         return ERR_UNSUPPORTED;
-    name = missing_bit(level);
-    physical = host_bits(0x80000008, 0, 0) & 0xFF;
-    if (!name && (level->xcr0_mask & ~(uint64_t)host_bits(0xD, 0, 0)))
+    name = x86_level_lacks(level, host_bits, NULL, true);
+    physical = host_bits(NULL, 0x80000008, 0, 0) & 0xFF;
+    if (!name && (level->xcr0_mask & ~(uint64_t)host_bits(NULL, 0xD, 0, 0)))
         name = "xsave (all components)";
     if (name) {
         (void)fmt(why, size, "this processor lacks %s, which level %s needs", name, level->name);
@@ -120,7 +70,7 @@ void svm_adapt_profile(struct x86_level *level)
     const uint64_t never = X86_ARCH_RDCL_NO | X86_ARCH_SKIP_L1DFL_VMENTRY | X86_ARCH_MDS_NO |
                            X86_ARCH_IF_PSCHANGE_MC_NO | X86_ARCH_TAA_NO | X86_ARCH_SBDR_SSDP_NO | X86_ARCH_FBSDP_NO | X86_ARCH_PSDP_NO |
                            X86_ARCH_BHI_NO | X86_ARCH_PBRSB_NO | X86_ARCH_GDS_NO | X86_ARCH_RFDS_NO | X86_ARCH_ITS_NO;
-    uint32_t bits = host_bits(0x80000008, 0, 1);
+    uint32_t bits = host_bits(NULL, 0x80000008, 0, 1);
     bool spec_ctrl = (bits & (AMD_IBRS | AMD_STIBP)) == (AMD_IBRS | AMD_STIBP);
 
     level->arch_capabilities &= never | (bits & AMD_SSB_NO ? X86_ARCH_SSB_NO : 0);

@@ -15,27 +15,6 @@
 #include "isa/x86.h"
 #include "x86/cpuid_bits.h"
 
-/* What no instruction's decoding depends on, with the names that Linux prints. table */
-static const struct {
-    uint32_t leaf;
-    uint8_t reg, bit;
-    const char *name;
-} system_bits[] = {
-    {1, 3, 2, "de"},           {1, 3, 3, "pse"},         {1, 3, 4, "tsc"},          {1, 3, 5, "msr"},
-    {1, 3, 6, "pae"},          {1, 3, 13, "pge"},        {1, 3, 15, "cmov"},        {1, 3, 16, "pat"},
-    {1, 2, 17, "pcid"},        {7, 1, 7, "smep"},        {7, 2, 2, "umip"},         {0x80000001, 2, 0, "lahf_lm"},
-    {0x80000001, 3, 11, "syscall"}, {0x80000001, 3, 20, "nx"},
-    {0x80000001, 3, 26, "pdpe1gb"}, {0x80000001, 3, 29, "lm"},
-};
-
-static uint32_t wanted(const struct x86_level *level, uint32_t leaf, uint32_t subleaf, uint8_t reg)
-{
-    const struct x86_cpuid_row *r = x86_level_row(level, leaf, subleaf);
-    const uint32_t value[4] = {r ? r->eax : 0, r ? r->ebx : 0, r ? r->ecx : 0, r ? r->edx : 0};
-
-    return value[reg];
-}
-
 static uint32_t had(vmx_cpuid_fn *cpuid, uint32_t leaf, uint32_t subleaf, uint8_t reg)
 {
     uint32_t r[4];
@@ -47,23 +26,18 @@ static uint32_t had(vmx_cpuid_fn *cpuid, uint32_t leaf, uint32_t subleaf, uint8_
     return r[reg];
 }
 
+/* x86_cpuid_bits_fn */
+static uint32_t bits_of(const void *cpuid, uint32_t leaf, uint32_t subleaf, uint8_t reg)
+{
+    return had(*(vmx_cpuid_fn *const *)cpuid, leaf, subleaf, reg);
+}
+
 const char *vmx_level_lacks(vmx_cpuid_fn *cpuid, const struct x86_level *level)
 {
-    size_t count;
-    const struct x86_feature_bit *f = x86_feature_bits(&count);
+    const char *lacks = x86_level_lacks(level, bits_of, &cpuid, true);
 
-    for (size_t i = 0; i < count; i++) {
-        if (x86_level_has(level, (enum insn_feature)f[i].feature) &&
-            !(had(cpuid, f[i].leaf, f[i].subleaf, f[i].reg) >> f[i].bit & 1))
-            return f[i].name;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(system_bits); i++) {
-        uint32_t leaf = system_bits[i].leaf;
-        uint8_t reg = system_bits[i].reg, bit = system_bits[i].bit;
-
-        if ((wanted(level, leaf, 0, reg) & ~had(cpuid, leaf, 0, reg)) >> bit & 1)
-            return system_bits[i].name;
-    }
+    if (lacks)
+        return lacks;
     if ((had(cpuid, 0x80000008, 0, 0) & 0xFF) < level->physical_bits)
         return "enough physical address bits";
     return NULL;
