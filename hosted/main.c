@@ -21,8 +21,7 @@
 #include "hosted/options.h"
 #include "hosted/status.h"
 #include "hosted/vm_process.h"
-
-#define LODGE_VERSION "0.1.0"
+#include "lodge/version.h"
 
 struct command {
     const char *name;

@@ -5,8 +5,7 @@
 #define LODGE_NATIVE_MAIN_H
 
 #include "core/types.h"
-
-#define LODGE_VERSION "0.1.0"
+#include "lodge/version.h"
 
 struct acpi;
 struct boot_info;

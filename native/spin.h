@@ -2,7 +2,7 @@
 /* Copyright The Lodge authors */
 /* Spin locks (tickets: in the order of asking). Leaves: below every lock of core/lock.h; interrupts are off; who holds
  * one does not wait, yield or come to a preemption point. Order among them: wait queue, a CPU's deadlines, run queue,
- * frames, log. */
+ * frames, log, serial, screen. */
 #ifndef LODGE_NATIVE_SPIN_H
 #define LODGE_NATIVE_SPIN_H
 
