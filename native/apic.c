@@ -268,4 +268,6 @@ void apic_end_interrupt(void)
 static void kicked(void)
 {
     paging_catch_up();
+    if (cpu_is_stopping())
+        cpu_stop_here();
 }

@@ -11,6 +11,8 @@
 #include "native/engine.h"
 #include "native/fleet.h"
 #include "native/frames.h"
+#include "native/insn.h"
+#include "native/log.h"
 #include "native/main.h"
 #include "native/operator.h"
 #include "native/power.h"
@@ -153,12 +155,17 @@ static void log_command(const char *rest)
     seam_pages_free(text, LOG_SIZE / PAGE_SIZE);
 }
 
+/* Nothing but this CPU runs when it returns, and that without an engine. */
 static void stop_machine(void)
 {
+    uint32_t stopped;
+
     fleet_stop(STOP_S * S);
     serial_drain();
-    cpu_stop_others();
+    stopped = cpu_stop_others(false);
     engine_stop_here();
+    log_alone();
+    log_line("%u of %u other CPUs have stopped", stopped, cpu_count - 1);
 }
 
 void command_power_off(void)
@@ -166,8 +173,8 @@ void command_power_off(void)
     operator_say("the machine is powered off");
     stop_machine();
     power_off();
-    operator_say("it does not power off: there are no registers for it, or they do nothing");
-    serial_drain();
+    log_line("the machine does not power off: there are no registers for it, or they do nothing. It may be switched off.");
+    halt_forever();
 }
 
 static void poweroff(const char *rest)

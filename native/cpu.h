@@ -8,6 +8,7 @@
 #define LODGE_NATIVE_CPU_H
 
 #include <stdatomic.h>
+#include <stdnoreturn.h>
 
 #include "core/types.h"
 #include "engine/hw.h"
@@ -23,6 +24,8 @@ struct cpu {
     uint32_t index;   /* 0: the boot processor */
     uint32_t apic_id;
     bool online;
+    bool stopped; /* for good (smp.c) */
+    bool parked;  /* runs no threads: another thread of its core does */
 
     /* thread.c, scheduler.c */
     struct thread *current, *idle;
@@ -61,7 +64,13 @@ void cpu_halt(void);
 void cpu_arm_timer(uint64_t deadline_ns);
 /* Interrupt vector to another CPU, or this one; fixed. (apic.c) */
 void cpu_send_ipi(uint32_t cpu, uint8_t vector);
-/* Stops all other CPUs for good (NMI), waits a bounded time. (smp.c) */
-void cpu_stop_others(void);
+/* Stops all other CPUs for good, out of SVM or VMX operation, and waits for it a bounded time; how many have stopped. At
+ * once: by NMI, wherever they are, whatever they hold; else where they take interrupts, and by NMI only who does not.
+ * (smp.c) */
+uint32_t cpu_stop_others(bool at_once);
+/* Somebody has asked for that: interrupts that reach a CPU lead to cpu_stop_here. */
+bool cpu_is_stopping(void);
+/* This CPU stops for good, and is counted. */
+noreturn void cpu_stop_here(void);
 
 #endif

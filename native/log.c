@@ -8,7 +8,7 @@
  * sequences above all, are not let through.
  *
  * Locking: one spin lock around ring and sinks, so that lines are not mixed; the sinks' own locks are below it. A
- * line is formatted before. In a panic there is no lock. State: ring, sinks, as there is one log.
+ * line is formatted before. In a panic, and when other CPUs have been stopped, there is no lock. State: ring, sinks, as there is one log.
  */
 #include "native/log.h"
 
@@ -28,24 +28,24 @@ static struct {
     const struct log_sink *sink[SINKS];
     uint32_t sinks;
     uint64_t (*now_ns)(void);
-    _Atomic bool panic;
+    _Atomic bool alone;
 } log_state = {.ring = {memory, LOG_SIZE, 0}};
 
 static void lock(void)
 {
-    if (!atomic_load_explicit(&log_state.panic, memory_order_relaxed))
+    if (!atomic_load_explicit(&log_state.alone, memory_order_relaxed))
         spin_lock(&log_state.lock);
 }
 
 static void unlock(void)
 {
-    if (!atomic_load_explicit(&log_state.panic, memory_order_relaxed))
+    if (!atomic_load_explicit(&log_state.alone, memory_order_relaxed))
         spin_unlock(&log_state.lock);
 }
 
 static void send(const struct log_sink *s, const char *line, size_t size)
 {
-    if (atomic_load_explicit(&log_state.panic, memory_order_relaxed))
+    if (atomic_load_explicit(&log_state.alone, memory_order_relaxed))
         s->write_now(line, size);
     else
         s->write(line, size);
@@ -117,9 +117,14 @@ void log_set_clock(uint64_t (*now_ns)(void))
     log_state.now_ns = now_ns;
 }
 
+void log_alone(void)
+{
+    atomic_store_explicit(&log_state.alone, true, memory_order_relaxed);
+}
+
 void log_now(const char *bytes, size_t size)
 {
-    atomic_store_explicit(&log_state.panic, true, memory_order_relaxed);
+    log_alone();
     ring_write(&log_state.ring, bytes, size);
     for (uint32_t i = 0; i < log_state.sinks; i++)
         log_state.sink[i]->write_now(bytes, size);

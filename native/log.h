@@ -18,8 +18,10 @@ struct log_sink {
 void log_add_sink(const struct log_sink *s);
 /* From now on lines begin with the time that this says ("[   12.345678] "). */
 void log_set_clock(uint64_t (*now_ns)(void));
-/* To every sink's write_now, as it is, without a lock: for a panic. From the first one on log_line does the same, since
- * who holds the lock may have been stopped. */
+/* From now on lines go to every sink's write_now, without locks: this CPU is the only one that speaks, and who holds a
+ * lock may have been stopped. */
+void log_alone(void);
+/* log_alone, and to every sink, as it is: for a panic. */
 void log_now(const char *bytes, size_t size);
 /* Copies the newest lines, whole ones, into buf; how many bytes. */
 size_t log_newest(char *buf, size_t size);

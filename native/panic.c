@@ -2,8 +2,8 @@
 /* Copyright The Lodge authors */
 /*
  * The hypervisor's end: what, where, registers and a backtrace, to every console; then all CPUs halt. The first CPU
- * that comes here speaks; it stops the others by NMI, which are then silent, and so is one that comes second. A panic
- * within the panic halts at once. Written without locks, memory or interrupts, by polling with a bound (log_now).
+ * that comes here speaks; it stops the others by NMI (smp.c), which are then silent, and so is one that comes second. A
+ * panic within the panic halts at once. Written without locks, memory or interrupts, by polling with a bound (log_now).
  *
  * The backtrace follows frame pointers: the code is compiled with them. Each must lie in mapped memory above the one
  * before, so a broken chain ends it. For lines: `addr2line -e build/lodge-native.debug`.
@@ -17,6 +17,7 @@
 #include "core/seam.h"
 #include "isa/x86.h"
 #include "native/cpu.h"
+#include "native/engine.h"
 #include "native/insn.h"
 #include "native/layout.h"
 #include "native/log.h"
@@ -27,14 +28,9 @@
 enum { DEPTH = 32, LINE = 200 };
 
 static _Atomic bool on;
-static _Atomic uint32_t stopped;
+static uint32_t stopped; /* others, by the one that speaks */
 
 extern uint8_t image_start[], image_text_end[];
-
-bool panic_is_on(void)
-{
-    return atomic_load(&on);
-}
 
 static void say(const char *format, ...) printf_like(1, 2);
 static void say(const char *format, ...)
@@ -55,16 +51,10 @@ static void say(const char *format, ...)
 /* Returns on the CPU that speaks. */
 static void begin(void)
 {
-    if (atomic_exchange(&on, true)) {
-        atomic_fetch_add(&stopped, 1);
-        halt_forever();
-    }
-    cpu_stop_others();
-}
-
-uint32_t panic_stopped(void)
-{
-    return atomic_load(&stopped);
+    if (atomic_exchange(&on, true))
+        cpu_stop_here();
+    stopped = cpu_stop_others(true);
+    engine_stop_here();
 }
 
 static bool may_read(uint64_t at)
@@ -119,7 +109,7 @@ static void control_registers(void)
 
 static noreturn void end(void)
 {
-    say("Lodge has stopped; %u of %u processors are halted.", panic_stopped() + 1, cpu_count);
+    say("Lodge has stopped; %u of %u processors are halted.", stopped + 1, cpu_count);
     for (;;)
         halt_forever();
 }

@@ -10,13 +10,9 @@
 
 struct trap_frame;
 
-/* An exception in the hypervisor, or the NMI by which a CPU that panics stops this one. */
+/* An exception in the hypervisor. */
 noreturn void panic_trap(const struct trap_frame *f);
 /* What the machine or its user did wrong at start-up, in words; without registers. */
 noreturn void panic_words(const char *format, ...) printf_like(1, 2);
-/* Some CPU has begun to. */
-bool panic_is_on(void);
-/* How many CPUs it has silenced. */
-uint32_t panic_stopped(void);
 
 #endif

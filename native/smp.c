@@ -17,11 +17,11 @@
 #include "native/clock.h"
 #include "native/cpu.h"
 #include "native/cpu_start.h"
+#include "native/engine.h"
 #include "native/frames.h"
 #include "native/insn.h"
 #include "native/log.h"
 #include "native/memory.h"
-#include "native/panic.h"
 #include "native/stack.h"
 #include "native/thread.h"
 
@@ -30,7 +30,8 @@ enum {
     STARTUP_US = 200,
     POLL_US = 100,
     CLAIM_POLLS = 2000, /* 200 ms */
-    STOP_POLLS = 1000,
+    STOP_US = 10,
+    STOP_POLLS = 20000, /* 200 ms */
 };
 
 struct start_words { /* trampoline_words in trampoline.S */
@@ -46,7 +47,8 @@ struct newcomer {
     _Atomic bool arrived;
 };
 
-static _Atomic bool go;
+static _Atomic bool go, stopping;
+static _Atomic uint32_t stopped;
 
 extern uint8_t trampoline[], trampoline_end[], trampoline_words[], trampoline_gdt[], trampoline_gdt_base[],
     trampoline_long[];
@@ -209,13 +211,53 @@ void smp_go(void)
         cpu_send_ipi(i, VECTOR_KICK);
 }
 
-/* An NMI reaches them whatever they do; their handlers find that there is a panic and halt. */
-void cpu_stop_others(void)
+/* --- the end ------------------------------------------------------------------------------------ */
+
+bool cpu_is_stopping(void)
+{
+    return atomic_load(&stopping);
+}
+
+noreturn void cpu_stop_here(void)
+{
+    struct cpu *c = this_cpu();
+
+    if (!c->stopped) {
+        c->stopped = true; /* should what follows panic, it is not done again */
+        engine_stop_here();
+        atomic_fetch_add(&stopped, 1);
+    }
+    for (;;)
+        halt_forever();
+}
+
+static void await_stopped(void)
+{
+    for (uint32_t i = 0; i < STOP_POLLS && atomic_load(&stopped) + 1 < cpu_count; i++)
+        apic_delay_us(STOP_US);
+}
+
+/* An NMI reaches them whatever they do. */
+static void stop_by_nmi(void)
 {
     for (uint32_t i = 0; i < cpu_count; i++) {
-        if (cpu_table[i] != this_cpu())
+        if (cpu_table[i] != this_cpu() && !__atomic_load_n(&cpu_table[i]->stopped, __ATOMIC_RELAXED))
             apic_send_nmi(cpu_table[i]->apic_id);
     }
-    for (uint32_t i = 0; i < STOP_POLLS && panic_stopped() + 1 < cpu_count; i++)
-        apic_delay_us(10);
+    await_stopped();
+}
+
+uint32_t cpu_stop_others(bool at_once)
+{
+    atomic_store(&stopping, true);
+    if (!at_once) {
+        for (uint32_t i = 0; i < cpu_count; i++) {
+            if (cpu_table[i] != this_cpu())
+                cpu_send_ipi(i, VECTOR_KICK);
+        }
+        await_stopped();
+    }
+    if (atomic_load(&stopped) + 1 < cpu_count)
+        stop_by_nmi();
+    return atomic_load(&stopped);
 }

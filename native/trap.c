@@ -3,8 +3,8 @@
 /*
  * The IDT and what its entries lead to (SDM 3A, 6.10). An exception in the hypervisor is a bug of ours, or the
  * machine's end: panic. NMI, double fault and machine check have stacks of their own, since they come when the stack
- * may be what is broken. An NMI stops this CPU if another one panics, else it is said and survived: it may be the
- * operator's button.
+ * may be what is broken. An NMI stops this CPU if another one wants that (smp.c), else it is said and survived: it may be
+ * the operator's button.
  *
  * Interrupts are taken only where cpu.c lets them in (docs/native.md), so a handler may do anything that the code
  * there may; it is told to the local APIC afterwards. 0x20 to 0x2F are where the 8259s' spurious ones would come:
@@ -112,7 +112,9 @@ void trap_dispatch(struct trap_frame *f)
 {
     if (f->vector >= FIRST_OURS) {
         interrupt((uint8_t)f->vector);
-    } else if (f->vector == X86_NMI && !panic_is_on()) {
+    } else if (f->vector == X86_NMI && cpu_is_stopping()) {
+        cpu_stop_here();
+    } else if (f->vector == X86_NMI) {
         note_nmi(f->rip);
     } else {
         panic_trap(f);
