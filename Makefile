@@ -30,9 +30,12 @@ WARNINGS := -Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow -Wunde
 CC_INCLUDE := $(shell $(CC) -print-file-name=include)
 COMMON := -std=gnu17 -I. -Iinclude $(WARNINGS) -MMD -MP -fno-strict-aliasing -fno-common
 FREESTANDING = -ffreestanding -nostdinc -isystem $(CC_INCLUDE) -mno-red-zone
+# Indirect branches through native/thunks.S
+RETPOLINES := $(if $(findstring clang,$(CC)),-mretpoline-external-thunk,-mindirect-branch=thunk-extern \
+    -mindirect-branch-register)
 FREE_FLAGS_hosted := -O2 -g -mgeneral-regs-only -fPIE -fstack-protector-strong
 FREE_FLAGS_native := -O2 -g -mgeneral-regs-only -mcmodel=kernel -fno-pic -fno-stack-protector \
-    -fno-omit-frame-pointer -fno-asynchronous-unwind-tables
+    -fno-omit-frame-pointer -fno-asynchronous-unwind-tables $(RETPOLINES)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FREE_FLAGS_test := -O1 -g -DLODGE_DEBUG=1 $(SANITIZE)
 HOSTED_FLAGS := -O2 -g -fPIE -fstack-protector-strong -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
@@ -234,6 +237,8 @@ $(NATIVE_SIM_BINS): $(O)/test/bin/%: $(O)/test/tests/unit/%.o $(NATIVE_SIM_OBJS)
 # Of the engines on hardware, what does without it; the tests supply engine/hw.h.
 UNIT_LIBS_nested := $(O)/test/engine/nested.o
 UNIT_LIBS_svm_state := $(O)/test/engine/svm/state.o $(O)/test/engine/svm/vmcb.o
+UNIT_GROUP_speculation := $(O)/test/engine/speculation.o
+$(O)/test/bin/speculation: $(UNIT_GROUP_speculation)
 $(O)/test/bin/nested: $(UNIT_LIBS_nested)
 $(O)/test/bin/svm_state: $(UNIT_LIBS_svm_state)
 $(eval $(call free_rule,test,engine))

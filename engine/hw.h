@@ -16,6 +16,10 @@
 
 enum { HW_CPUS = 64 };
 
+struct guest_mem;
+struct nested;
+struct speculation;
+
 /* Physical address of memory that the home handed out (seam_pages_alloc, guest RAM) or of the image. Pages that follow
  * each other need not do so physically, but for those of one seam_pages_alloc. */
 uint64_t hw_phys(const void *p);
@@ -43,6 +47,17 @@ void hw_preempt_point(void);
  * another thread runs there or this one runs elsewhere, once; then it is forgotten. NULL takes it back.
  */
 void hw_on_switch(void (*leave)(void *owner), void *owner);
+
+/*
+ * Around each change of a VM's nested tables (engine/nested.c): between the two nobody else walks or changes any. After
+ * it *n maps *m, or nothing (n->root is NULL); it stays where it is until then. The home's checker of isolation lives on
+ * that.
+ */
+void hw_nested_begin(void);
+void hw_nested_end(const struct nested *n, const struct guest_mem *m);
+
+/* What is done about speculation on this machine: does not change once engines are on. */
+const struct speculation *hw_speculation(void);
 
 /* Of the host's TSC, the same on all CPUs. */
 uint32_t hw_tsc_khz(void);

@@ -13,6 +13,7 @@
 #include "core/seam.h"
 #include "native/cpu.h"
 #include "native/log.h"
+#include "native/speculation.h"
 #include "native/thread.h"
 
 enum { TEXT = 200 };
@@ -20,6 +21,12 @@ enum { TEXT = 200 };
 static const struct hw_engine *const engines[] = {&hw_svm, &hw_vmx};
 static const struct hw_engine *found;
 static _Atomic uint32_t came, failed;
+
+static int switch_cpu_on(void)
+{
+    speculation_cpu_on();
+    return found->cpu_on();
+}
 
 static void switch_on(void *unused)
 {
@@ -29,7 +36,7 @@ static void switch_on(void *unused)
     if (found->cpu_probe(why, sizeof(why), notes, sizeof(notes)) != OK) {
         log_line("CPU %u has no engine %s: %s", hw_cpu(), found->engine->name, why);
         atomic_fetch_add(&failed, 1);
-    } else if (found->cpu_on() != OK) {
+    } else if (switch_cpu_on() != OK) {
         log_line("CPU %u: engine %s cannot be switched on", hw_cpu(), found->engine->name);
         atomic_fetch_add(&failed, 1);
     }

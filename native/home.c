@@ -6,6 +6,7 @@
 #include "native/fleet.h"
 #include "native/main.h"
 #include "native/operator.h"
+#include "native/speculation.h"
 #include "native/thread.h"
 
 static void begin(void *unused)
@@ -21,7 +22,7 @@ void home_start(void)
 {
     struct thread *t;
 
-
+    speculation_settle(false);
     if (thread_create(&t, "fleet", begin, NULL) != OK)
         seam_panic(__FILE__, __LINE__, "no memory for the first thread");
 }

@@ -26,6 +26,7 @@
 #include "native/power.h"
 #include "native/random.h"
 #include "native/selftest.h"
+#include "native/speculation.h"
 #include "native/stack.h"
 #include "native/thread.h"
 #include "native/trap.h"
@@ -138,6 +139,7 @@ void native_main(uint64_t info, uint64_t image)
     uint8_t *stack;
 
     features_init();
+    speculation_begin();
     cpu_prepare(cpu_boot(), 0);
     cpu_boot()->online = true;
     trap_init();

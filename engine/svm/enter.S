@@ -12,11 +12,18 @@
  * it, an NMI comes in at STGI.
  *
  * No register keeps a value of the guest's when C goes on: code that runs ahead of its checks would have it at hand.
+ * VERW comes before the guest's registers are loaded, after which nothing of ours is read; the stack of return addresses
+ * is filled before anything can return.
  */
+#include "engine/stuff_rsb.h"
+
+#define VERW  1 /* SVM_ENTER_* */
+#define STUFF 2
+
         .text
         .globl  svm_enter
         .type   svm_enter, @function
-/* void svm_enter(uint64_t gpr[16], uint64_t vmcb, uint64_t host_vmcb) */
+/* void svm_enter(uint64_t gpr[16], uint64_t vmcb, uint64_t host_vmcb, uint32_t flags) */
 svm_enter:
         pushq   %rbx
         pushq   %rbp
@@ -24,13 +31,18 @@ svm_enter:
         pushq   %r13
         pushq   %r14
         pushq   %r15
+        pushq   %rcx
         pushq   %rdx
         pushq   %rdi
         movq    %rsi, %rax
         clgi
         sti
         vmload  %rax
-        movq    0x08(%rdi), %rcx
+        testl   $VERW, %ecx
+        jz      1f
+        movw    %ss, 20(%rsp) /* beside the flags: a selector of writable data in memory */
+        verw    20(%rsp)
+1:      movq    0x08(%rdi), %rcx
         movq    0x10(%rdi), %rdx
         movq    0x18(%rdi), %rbx
         movq    0x28(%rdi), %rbp
@@ -64,7 +76,10 @@ svm_enter:
         popq    0x38(%rdi)
         movq    8(%rsp), %rax
         vmload  %rax
-        cli
+        testl   $STUFF, 16(%rsp)
+        jz      2f
+        STUFF_RSB
+2:      cli
         stgi
         xorl    %ecx, %ecx
         xorl    %edx, %edx
@@ -73,7 +88,7 @@ svm_enter:
         xorl    %r9d, %r9d
         xorl    %r10d, %r10d
         xorl    %r11d, %r11d
-        addq    $16, %rsp
+        addq    $24, %rsp
         popq    %r15
         popq    %r14
         popq    %r13

@@ -13,14 +13,14 @@
  * to its page tables elsewhere. Without flushes by ASID (an old processor, or QEMU), a flush of a guest's
  * translations is a new ASID, too.
  *
- * Speculation: an IBPB when another VM runs than did before, where there is one. Hypervisor code runs with whatever
- * branch history the guest left; the host's indirect branches are few and it holds nobody's secrets but registers of
- * vCPUs. Not done: RSB filling, AutoIBRS.
+ * Speculation (engine/speculation.h): an IBPB when another VM runs than did before; VERW and what is done to the stack
+ * of return addresses are enter.S's.
  *
  * All on the CPU in question, interrupts off, so without locks.
  */
 #include "core/fmt.h"
 #include "core/mem.h"
+#include "engine/speculation.h"
 #include "engine/svm/svm_private.h"
 #include "x86/level.h"
 
@@ -30,7 +30,6 @@ enum { HOST_PAGES = 3 };
 #define CR0_UNWANTED   (X86_CR0_EM | X86_CR0_TS)
 #define CR4_WANTED     (X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE)
 #define TSC_RATIO_ONE  BIT(32)
-#define CPUID_IBPB     BIT(12) /* 80000008H EBX */
 
 /* --- probing ---------------------------------------------------------------------------------------- */
 
@@ -115,6 +114,7 @@ static struct svm_cpu *behind(uint8_t *pages)
 
 static void init_cpu(struct svm_cpu *c, uint64_t host_vmcb)
 {
+    const struct speculation *plan = hw_speculation();
     uint32_t out[4];
 
     svm_cpuid(0x8000000A, 0, out);
@@ -124,8 +124,9 @@ static void init_cpu(struct svm_cpu *c, uint64_t host_vmcb)
     c->flushes_by_asid = (out[3] & SVM_FLUSH_BY_ASID) != 0;
     c->tsc_ratio = TSC_RATIO_ONE;
     svm_write_msr(MSR_TSC_AUX, 0);
-    svm_cpuid(0x80000008, 0, out);
-    c->has_ibpb = (out[1] & CPUID_IBPB) != 0;
+    c->has_ibpb = plan->ibpb;
+    c->spec_ctrl = plan->spec_ctrl;
+    c->enter_flags = (plan->verw ? SVM_ENTER_VERW : 0) | (plan->stuff_rsb ? SVM_ENTER_STUFF_RSB : 0);
     svm_cpuid(0xD, 0, out);
     c->xcr0 = out[0] & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
     svm_fpu_host(c);

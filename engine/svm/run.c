@@ -221,10 +221,10 @@ static noinline_cold void enter_with_spec_ctrl(struct x86_cpu *cpu, struct svm_v
     bool by_hand = !(svm_vm_of(cpu->vcpu.vm)->features & SVM_SPEC_CTRL);
 
     if (by_hand)
-        svm_write_msr(MSR_SPEC_CTRL, cpu->msr.spec_ctrl);
-    svm_enter(cpu->gpr, s->vmcb_physical, s->on->host_vmcb);
+        svm_write_msr(MSR_SPEC_CTRL, cpu->msr.spec_ctrl | s->on->spec_ctrl);
+    svm_enter(cpu->gpr, s->vmcb_physical, s->on->host_vmcb, s->on->enter_flags);
     if (by_hand)
-        svm_write_msr(MSR_SPEC_CTRL, 0);
+        svm_write_msr(MSR_SPEC_CTRL, s->on->spec_ctrl);
 }
 
 static noinline_cold void flushed(struct svm_vcpu *s)
@@ -242,7 +242,7 @@ static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
     if (unlikely(cpu->msr.spec_ctrl))
         enter_with_spec_ctrl(cpu, s);
     else
-        svm_enter(cpu->gpr, s->vmcb_physical, s->on->host_vmcb);
+        svm_enter(cpu->gpr, s->vmcb_physical, s->on->host_vmcb, s->on->enter_flags);
     atomic_store_explicit(&s->inside, HW_CPUS, memory_order_release);
     cpu->gpr[RAX] = v->save.rax;
     v->control.inject = 0;

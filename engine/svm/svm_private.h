@@ -28,6 +28,8 @@ struct svm_cpu {
     uint32_t asid_next, asid_count;
     uint64_t xcr0; /* while no guest's vector registers are there */
     uint64_t tsc_aux, tsc_ratio; /* what is in these MSRs */
+    uint32_t enter_flags; /* SVM_ENTER_* */
+    uint64_t spec_ctrl;   /* the host's, under which guests run, too */
     bool has_ibpb, flushes_by_asid;
     bool flush_all; /* a generation has begun, and no entry has flushed yet */
 };
@@ -146,8 +148,9 @@ void svm_vmcb_init(const struct x86_cpu *cpu);
 void svm_intercept(struct svm_vcpu *s, unsigned int word, uint32_t bits, bool on);
 
 /* --- enter.S --- */
+enum { SVM_ENTER_VERW = 1, SVM_ENTER_STUFF_RSB = 2 };
 /* Runs the guest until an exit: gpr in its order, all but RAX and RSP; physical addresses of both VMCBs. */
-void svm_enter(uint64_t gpr[16], uint64_t vmcb, uint64_t host_vmcb);
+void svm_enter(uint64_t gpr[16], uint64_t vmcb, uint64_t host_vmcb, uint32_t flags);
 
 /* --- run.c --- */
 int svm_vcpu_run(struct x86_cpu *cpu, struct exit *e);

@@ -74,30 +74,28 @@ static struct vmx_choice choice(uint32_t msr)
     return (struct vmx_choice){.must = (uint32_t)v, .may = (uint32_t)(v >> 32)};
 }
 
-/* Which barriers this processor needs and has: leaf 7 EDX, IA32_ARCH_CAPABILITIES (SDM 4, table 2-2). A
- * processor that does not say that it is free of a leak is taken to have it. */
-static void read_mitigations(struct vmx_caps *c)
+static bool has_rdtscp(void)
 {
-    enum { MD_CLEAR = 10, IBRS = 26, L1D_FLUSH = 28, ARCH_CAPABILITIES = 29 };
-    uint32_t r[4], edx = 0;
-    uint64_t arch = 0;
+    enum { RDTSCP = 27 };
+    uint32_t r[4];
+
+    vmx_cpuid(0x80000000, 0, r);
+    if (r[0] < 0x80000001)
+        return false;
+    vmx_cpuid(0x80000001, 0, r);
+    return r[3] >> RDTSCP & 1;
+}
+
+static bool has_spec_ctrl(void)
+{
+    enum { IBRS = 26 };
+    uint32_t r[4];
 
     vmx_cpuid(0, 0, r);
-    if (r[0] >= 7) {
-        vmx_cpuid(7, 0, r);
-        edx = r[3];
-    }
-    if (edx >> ARCH_CAPABILITIES & 1)
-        arch = vmx_rdmsr(MSR_ARCH_CAPABILITIES);
-    c->spec_ctrl = c->ibpb = edx >> IBRS & 1;
-    c->verw = (edx >> MD_CLEAR & 1) && !(arch & X86_ARCH_MDS_NO);
-    c->flush_l1d = (edx >> L1D_FLUSH & 1) && !(arch & (X86_ARCH_RDCL_NO | X86_ARCH_SKIP_L1DFL_VMENTRY));
-    c->stuff_rsb = !(arch & X86_ARCH_IBRS_ALL) || !(arch & X86_ARCH_PBRSB_NO);
-    vmx_cpuid(0x80000000, 0, r);
-    if (r[0] >= 0x80000001) {
-        vmx_cpuid(0x80000001, 0, r);
-        c->rdtscp = r[3] >> 27 & 1;
-    }
+    if (r[0] < 7)
+        return false;
+    vmx_cpuid(7, 0, r);
+    return r[3] >> IBRS & 1;
 }
 
 void vmx_caps_read(struct vmx_caps *c)
@@ -120,7 +118,8 @@ void vmx_caps_read(struct vmx_caps *c)
     c->cr0_fixed1 = vmx_rdmsr(MSR_VMX_CR0_FIXED1);
     c->cr4_fixed0 = vmx_rdmsr(MSR_VMX_CR4_FIXED0);
     c->cr4_fixed1 = vmx_rdmsr(MSR_VMX_CR4_FIXED1);
-    read_mitigations(c);
+    c->rdtscp = has_rdtscp();
+    c->spec_ctrl = has_spec_ctrl();
 }
 
 /* --- judging ----------------------------------------------------------------------------------- */

@@ -14,10 +14,12 @@
  * to begin with numbers of the guest's choice. VERW comes before the guest's registers are loaded, after which
  * nothing of ours is read. Vector registers stay (fpu.c).
  */
+#include "engine/stuff_rsb.h"
+
 #define HOST_RSP 0x6C14 /* VMCS_HOST_RSP */
 #define RESUME     1
 #define VERW       2
-#define STUFF_RSB  4
+#define STUFF      4
 
     .text
     .globl vmx_enter, vmx_exit_point
@@ -85,22 +87,9 @@ vmx_exit_point:
     mov %r14, 14*8(%rdi)
     mov %r15, 15*8(%rdi)
     pop 7*8(%rdi)
-    testl $STUFF_RSB, 8(%rsp)
+    testl $STUFF, 8(%rsp)
     jz 9f
-    /* 32 calls that nobody returns from: each leaves an entry that leads to a trap for speculation. */
-    mov $16, %ecx
-6:  call 7f
-61: pause
-    lfence
-    jmp 61b
-7:  call 8f
-71: pause
-    lfence
-    jmp 71b
-8:  dec %ecx
-    jnz 6b
-    add $32*8, %rsp
-    lfence
+    STUFF_RSB
 9:  xor %eax, %eax
 back:
     xor %ecx, %ecx

@@ -14,6 +14,7 @@
  * What is not expected ends that VM, with a reason and registers, never in a loop (bad-inputs C5).
  */
 #include "core/err.h"
+#include "engine/speculation.h"
 #include "engine/vmx/vmx_private.h"
 #include "x86/lapic.h"
 #include "x86/mem.h"
@@ -131,7 +132,7 @@ static enum vmx_verdict on_wrmsr(struct x86_cpu *cpu, struct exit *e)
         vmx_raise(cpu, X86_GP, 0);
         return verdict_of(err);
     }
-    if (index == MSR_PRED_CMD && e->msr.value & X86_PRED_CMD_IBPB && vmx_this_cpu()->caps.ibpb)
+    if (index == MSR_PRED_CMD && e->msr.value & X86_PRED_CMD_IBPB && hw_speculation()->ibpb)
         vmx_wrmsr(MSR_PRED_CMD, X86_PRED_CMD_IBPB); /* x86/msr.c has let it through: the level has it */
     skip(cpu);
     vmx_changed(cpu, groups & ~(uint32_t)ENGINE_STATE_GPR);

@@ -15,6 +15,7 @@
  *
  * And what stands between VMs on one CPU: vmx_switch_barriers.
  */
+#include "engine/speculation.h"
 #include "engine/vmx/vmx_private.h"
 #include "x86/level.h"
 
@@ -100,15 +101,16 @@ void vmx_msr_load(const struct x86_cpu *cpu)
 
 /* --- barriers ---------------------------------------------------------------------------------- */
 
-/* Another guest, or the same one from elsewhere, comes to this CPU: its branches are not to be predicted by
- * what the last one has trained (IBPB), and what that one left in the L1 cache is not to be read through a
- * table entry without P (L1TF; SDM 4, IA32_FLUSH_CMD). Buffers are overwritten at each entry (VERW, enter.S). */
-void vmx_switch_barriers(const struct vmx_cpu *c)
+/* Another guest comes to this CPU: its branches are not to be predicted by what the last one has trained (IBPB). And
+ * whatever another thread left in the L1 cache is not to be read through a table entry without P (L1TF; SDM 4,
+ * IA32_FLUSH_CMD). Buffers are overwritten at each entry (VERW, enter.S). */
+void vmx_switch_barriers(bool other_vm)
 {
     enum { L1D = 1 };
+    const struct speculation *plan = hw_speculation();
 
-    if (c->caps.ibpb)
+    if (plan->ibpb && other_vm)
         vmx_wrmsr(MSR_PRED_CMD, X86_PRED_CMD_IBPB);
-    if (c->caps.flush_l1d)
+    if (plan->flush_l1d)
         vmx_wrmsr(MSR_FLUSH_CMD, L1D);
 }

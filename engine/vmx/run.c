@@ -16,6 +16,7 @@
  * and change it there, from any CPU.
  */
 #include "core/err.h"
+#include "engine/speculation.h"
 #include "engine/vmx/vmx_private.h"
 #include "x86/lapic.h"
 #include "x86/msr.h"
@@ -100,14 +101,15 @@ static void load_the_rest(const struct x86_cpu *cpu)
 static int enter(struct x86_cpu *cpu)
 {
     const struct vmx_caps *caps = &vmx_this_cpu()->caps;
+    const struct speculation *plan = hw_speculation();
     struct vmx_vcpu *v = vmx_vcpu_of(cpu);
     uint64_t host_spec_ctrl = 0, spec_ctrl = caps->spec_ctrl ? cpu->msr.spec_ctrl : 0;
     uint32_t flags = v->launched ? VMX_ENTER_RESUME : 0;
     int result;
 
-    if (caps->verw)
+    if (plan->verw)
         flags |= VMX_ENTER_VERW;
-    if (caps->stuff_rsb)
+    if (plan->stuff_rsb)
         flags |= VMX_ENTER_STUFF_RSB;
     load_the_rest(cpu);
     if (spec_ctrl) {

@@ -295,8 +295,7 @@ int vmx_load(struct x86_cpu *cpu)
     v->last_cpu = hw_cpu();
     take_vpid(c, v, moved);
     flush_memory(cpu, moved);
-    if (moved || c->last_vm != cpu->vcpu.vm)
-        vmx_switch_barriers(c);
+    vmx_switch_barriers(moved || c->last_vm != cpu->vcpu.vm);
     c->last_vm = cpu->vcpu.vm;
     return OK;
 }

@@ -23,8 +23,7 @@ struct vmx_caps {
     struct vmx_choice pin, primary, secondary, exit, entry;
     uint64_t cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     bool rdtscp;     /* so there is IA32_TSC_AUX */
-    bool spec_ctrl, ibpb, flush_l1d, verw; /* the last two: and the processor needs it */
-    bool stuff_rsb;  /* returns after an exit could be the guest's to predict */
+    bool spec_ctrl;  /* there is IA32_SPEC_CTRL */
 };
 
 enum vmx_controls { VMX_PIN, VMX_PRIMARY, VMX_SECONDARY_SET, VMX_EXIT, VMX_ENTRY, VMX_CONTROLS };
@@ -178,8 +177,8 @@ void vmx_vcpu_kick(struct x86_cpu *cpu);
 int vmx_vm_clock_started(struct vm *vm);
 uint64_t vmx_vm_clock_lead(struct vm *vm);
 uint64_t vmx_tsc_offset(const struct x86_cpu *cpu);
-/* Barriers when another VM's guest, or ours after somebody else's, is about to run here. */
-void vmx_switch_barriers(const struct vmx_cpu *c);
+/* Barriers when something else has run here since the guest did: another VM's, or only the hypervisor's own threads. */
+void vmx_switch_barriers(bool other_vm);
 
 /* enter.S. Flags: */
 enum { VMX_ENTER_RESUME = 1, VMX_ENTER_VERW = 2, VMX_ENTER_STUFF_RSB = 4 };

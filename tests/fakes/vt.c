@@ -343,6 +343,11 @@ void hw_on_switch(void (*leave)(void *owner), void *owner)
     vt.leave_owner = owner;
 }
 
+const struct speculation *hw_speculation(void)
+{
+    return &vt.speculation;
+}
+
 uint32_t hw_tsc_khz(void)
 {
     return vt.tsc_khz;

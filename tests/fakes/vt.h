@@ -8,6 +8,7 @@
 #ifndef LODGE_TESTS_FAKES_VT_H
 #define LODGE_TESTS_FAKES_VT_H
 
+#include "engine/speculation.h"
 #include "engine/vmx/vmcs.h"
 #include "x86/cpu.h"
 
@@ -46,6 +47,7 @@ struct vt {
     void *leave_owner;
     uint32_t kicked[VT_CPUS], preemptions;
     void (*preempt)(void);
+    struct speculation speculation;
     uint32_t tsc_khz;
     uint64_t tsc_at_zero;
 };

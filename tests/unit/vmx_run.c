@@ -609,6 +609,42 @@ static void to_cpu_2(void)
     vt_move_to(2);
 }
 
+/* --- barriers ---------------------------------------------------------------------------------- */
+
+static uint32_t flags_seen, flushes;
+
+static int guest_barriers(uint64_t gpr[16], uint32_t flags)
+{
+    (void)gpr;
+    flags_seen = flags & ~(uint32_t)VMX_ENTER_RESUME;
+    flushes += vt_msr(MSR_FLUSH_CMD) == 1;
+    vt_set_msr(MSR_FLUSH_CMD, 0);
+    return leave();
+}
+
+/* By the plan: VERW and the stack of return addresses at each entry; the L1 cache when the VMCS comes back to a CPU,
+ * IBPB only behind another VM. */
+static void test_barriers(void)
+{
+    begin(CPU_ENV_LONG, guest_barriers);
+    CHECK_EQ(run(), OK);
+    CHECK(flags_seen == 0 && vt.ibpbs == 0 && flushes == 0);
+    vt_move_to(1);
+    vt.speculation = (struct speculation){.verw = true, .stuff_rsb = true, .ibpb = true, .flush_l1d = true};
+    (void)vcpu_take_requests(&env.cpu->vcpu, VCPU_REQ_KICK);
+    CHECK_EQ(run(), OK);
+    CHECK_EQ(flags_seen, VMX_ENTER_VERW | VMX_ENTER_STUFF_RSB);
+    CHECK(vt.ibpbs == 1 && flushes == 1);
+    (void)vcpu_take_requests(&env.cpu->vcpu, VCPU_REQ_KICK);
+    CHECK_EQ(run(), OK); /* nothing else has run here */
+    CHECK(vt.ibpbs == 1 && flushes == 1);
+    vt_move_to(1); /* a thread of the hypervisor's */
+    (void)vcpu_take_requests(&env.cpu->vcpu, VCPU_REQ_KICK);
+    CHECK_EQ(run(), OK);
+    CHECK(vt.ibpbs == 1 && flushes == 2);
+    end();
+}
+
 static int guest_moves(uint64_t gpr[16], uint32_t flags)
 {
     struct vmx_vcpu *v = vmx_vcpu_of(env.cpu);
@@ -758,5 +794,6 @@ int main(void)
     UNIT_RUN(test_kick);
     UNIT_RUN(test_translations);
     UNIT_RUN(test_clock);
+    UNIT_RUN(test_barriers);
     return unit_done();
 }
