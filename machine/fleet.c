@@ -75,6 +75,21 @@ static int check_machine_cpus(const void *owner, char *message)
     return OK;
 }
 
+static int check_machine_smt(const void *owner, char *message)
+{
+    const struct fleet *f = owner;
+    if (!str_equal(f->smt, "off") && !str_equal(f->smt, "shared"))
+        return config_refuse(message, "smt is '%s' (off: one thread of each core runs VMs; shared: all do, and VMs may "
+                                      "learn of each other's secrets)",
+                             f->smt);
+    return OK;
+}
+
+bool fleet_shares_cores(const struct fleet *f)
+{
+    return str_equal(f->smt, "shared");
+}
+
 #define VM(member) offsetof(struct fleet_vm, member)
 
 _Static_assert(VM(config) == 0, "keys of struct vm_config are keys of struct fleet_vm at the same offsets");
@@ -92,6 +107,7 @@ static const struct config_key machine_keys[] = {
     /* table */
     {"machine.memory", CONFIG_SIZE, offsetof(struct fleet, memory), 0, "\"16G\"", check_machine_memory},
     {"machine.cpus", CONFIG_U32, offsetof(struct fleet, cpus), 0, "4", check_machine_cpus},
+    {"machine.smt", CONFIG_STRING, offsetof(struct fleet, smt), FLEET_SMT, "\"off\"", check_machine_smt},
 };
 
 static const char *const vm_tables[] = {"cpu", "memory"};
@@ -309,6 +325,7 @@ int fleet_parse(struct fleet *f, const char *file, const char *text, size_t size
     memset(&r, 0, sizeof(r));
     f->count = f->cpus = 0;
     f->memory = 0;
+    (void)str_copy(f->smt, sizeof(f->smt), "off");
     r.fleet = f;
     r.vm_schema = (struct config_schema){
         .list = {vm_config_keys, {fleet_keys, ARRAY_SIZE(fleet_keys)}},

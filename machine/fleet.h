@@ -19,6 +19,7 @@ enum {
     FLEET_WEIGHT_DEFAULT = 100, /* as cgroup v2's cpu.weight, and its bounds */
     FLEET_WEIGHT_MAX = 10000,
     FLEET_CPU_PERCENT = 100,              /* one CPU, in the unit of reservations and limits */
+    FLEET_SMT = 8,                        /* bytes of "off" or "shared", terminator included */
     FLEET_COMMAND_LINE = CONFIG_PATH + 2, /* bytes of a module's command line, terminator included */
 };
 
@@ -46,14 +47,26 @@ struct fleet {
     uint32_t count;  /* vm[0 .. count), names all different */
     uint64_t memory; /* bytes of the machine that the file is for; 0: it does not say */
     uint32_t cpus;   /* likewise */
+    char smt[FLEET_SMT]; /* "off" or "shared" */
+    uint32_t bad_line;   /* where an error is */
 };
 
 /*
  * Reads text[0 .. size), named `file` in messages. f->vm and f->capacity are set before, all else is set here. What a
  * VM goes on from is not looked at: fleet_vm_adopt. ERR_INVALID and one line "FILE:LINE: what is wrong (what to do)" in
- * message[CONFIG_MESSAGE]; then f means nothing.
+ * message[CONFIG_MESSAGE]; then f means nothing but for bad_line.
  */
 int must_check fleet_parse(struct fleet *f, const char *file, const char *text, size_t size, char *message);
+
+/*
+ * Makes blanks of what a line of the file belongs to: a VM, from its [[vm]] on, else a table ([machine]), else the line;
+ * other lines keep their numbers. For who would rather run the rest than nothing. False: there was nothing left to take
+ * out.
+ */
+bool fleet_leave_out(char *text, size_t size, uint32_t line);
+
+/* May threads of one core run different VMs at once? */
+bool fleet_shares_cores(const struct fleet *f);
 
 /* Its definition is that of the saved VM, but for its name, kernel and initrd. ERR_INVALID and a message without
  * place: the shares do not go with it. */

@@ -138,9 +138,9 @@ static void info(const char *rest)
         const struct cpu *c = cpu_table[i];
         uint64_t idle = c->idle ? c->idle->ran_ns / MS : 0;
 
-        operator_say("CPU %u: APIC id %u, idle %llu.%03llu s, %llu interrupts", i, c->apic_id,
-                     (unsigned long long)(idle / 1000), (unsigned long long)(idle % 1000),
-                     (unsigned long long)c->interrupts);
+        operator_say("CPU %u: APIC id %u, %s %llu.%03llu s, %llu interrupts", i, c->apic_id,
+                     c->parked ? "parked; idle" : "idle", (unsigned long long)(idle / 1000),
+                     (unsigned long long)(idle % 1000), (unsigned long long)c->interrupts);
     }
 }
 

@@ -6,7 +6,7 @@
  * cpu. The boot processor's is in the image, so that exceptions are told from the first moment; its stacks come when
  * there is memory.
  *
- * cpu_table grows during start-up only, on the boot processor (smp.c).
+ * cpu_table grows during start-up only, on the boot processor (smp.c), as does cpu_working.
  */
 #include "native/cpu.h"
 
@@ -25,7 +25,7 @@ static struct cpu boot_cpu;
 static void *engine_slots[HW_CPUS];
 
 struct cpu *cpu_table[HW_CPUS] = {&boot_cpu};
-uint32_t cpu_count = 1;
+uint32_t cpu_count = 1, cpu_working = 1;
 
 void cpu_prepare(struct cpu *c, uint32_t index)
 {

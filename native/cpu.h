@@ -45,6 +45,8 @@ struct cpu {
 /* All that were found in the MADT and started; [0 .. cpu_count). */
 extern struct cpu *cpu_table[HW_CPUS];
 extern uint32_t cpu_count;
+/* How many of them run threads. Set before they begin. */
+extern uint32_t cpu_working;
 
 /* Vectors of our own. */
 enum {

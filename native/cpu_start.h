@@ -25,6 +25,9 @@ void trap_use_stacks(void);
 /* Starts all others that the MADT has, one after the other; they wait. One that does not start is said and left out.
  * (smp.c) */
 void smp_start(const struct acpi *a);
+/* Parks all but one thread of each core, or says that cores are shared. True: they are, and there is such a core. Before
+ * smp_go. */
+bool smp_cores(bool shared);
 /* They begin to schedule. */
 void smp_go(void);
 /* Continues on that stack, whose end is given, for ever. (trampoline.S) */

@@ -2,7 +2,7 @@
 /* Copyright The Lodge authors */
 /*
  * The engine of this machine: that whose extension the processors have, and the firmware has left on. It is looked for on
- * the boot processor and switched on on each CPU, by a thread for each that does not give way before all have one; what one CPU
+ * the boot processor and switched on on each CPU that runs threads, by one for each that does not give way before all have one; what one CPU
  * lacks all do without, and it is said.
  */
 #include "native/engine.h"
@@ -41,7 +41,7 @@ static void switch_on(void *unused)
         atomic_fetch_add(&failed, 1);
     }
     atomic_fetch_add(&came, 1);
-    while (atomic_load(&came) < hw_cpu_count()) /* the next one is another CPU's */
+    while (atomic_load(&came) < cpu_working) /* the next one is another CPU's */
         __builtin_ia32_pause();
 }
 
@@ -49,12 +49,12 @@ static bool switch_all_on(void)
 {
     struct thread *t[HW_CPUS];
 
-    for (uint32_t i = 1; i < hw_cpu_count(); i++) {
+    for (uint32_t i = 1; i < cpu_working; i++) {
         if (thread_create(&t[i], "engine", switch_on, NULL) != OK)
             seam_panic(__FILE__, __LINE__, "no memory for a thread for each CPU");
     }
     switch_on(NULL);
-    for (uint32_t i = 1; i < hw_cpu_count(); i++)
+    for (uint32_t i = 1; i < cpu_working; i++)
         thread_join(t[i]);
     return atomic_load(&failed) == 0;
 }

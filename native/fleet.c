@@ -15,6 +15,7 @@
 #include "engine/hw.h"
 #include "machine/saved.h"
 #include "native/boot_info.h"
+#include "native/cpu.h"
 #include "native/frames.h"
 #include "native/log.h"
 #include "native/main.h"
@@ -22,6 +23,7 @@
 static struct fleet fleet;
 static struct guest *guests;
 static uint32_t count;
+static bool is_read;
 
 uint32_t fleet_guests(void)
 {
@@ -90,7 +92,7 @@ static void adopt_saved(void)
 static void say_whether_it_fits(void)
 {
     char message[CONFIG_MESSAGE];
-    struct fleet_room room = {.cpus = hw_cpu_count()};
+    struct fleet_room room = {.cpus = cpu_working};
     const struct boot_info *b = main_boot_info();
     uint64_t left;
 
@@ -101,9 +103,15 @@ static void say_whether_it_fits(void)
         log_line("the fleet: %s; what fits is started", message);
 }
 
+bool fleet_read(void)
+{
+    is_read = read_file();
+    return is_read && fleet_shares_cores(&fleet);
+}
+
 void fleet_init(void)
 {
-    if (!read_file())
+    if (!is_read)
         return;
     adopt_saved();
     say_whether_it_fits();

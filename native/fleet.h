@@ -7,8 +7,10 @@
 #include "core/types.h"
 #include "native/guest.h"
 
-/* Reads the fleet file among the modules and makes its guests, of which none has begun. What is wrong with it is said. In a thread,
- * once. */
+/* Reads the fleet file among the modules. What is wrong with it is said, and left out. True: threads of one core may run
+ * different VMs. Before fleet_init, once. */
+bool fleet_read(void);
+/* Makes its guests, of which none has begun. In a thread, once. */
 void fleet_init(void);
 /* Orders all that start by themselves to start. */
 void fleet_start(void);

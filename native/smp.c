@@ -7,6 +7,15 @@
  * should it come after all, it halts in trampoline.S.
  *
  * What is started waits, halted, until smp_go; an interrupt that comes meanwhile does what it always does.
+ *
+ * Threads of one core see each other's traces in caches and buffers that no barrier between VMs reaches. So of each core
+ * the first thread alone works, unless the fleet says that cores are shared; the others have been started, so that a
+ * machine check or an NMI finds them in order, and stay halted where they wait.
+ *
+ * The end. Before power-off and reset every CPU leaves SVM or VMX operation, in which an INIT would not reach it (SDM
+ * 3C 24.8; APM 2, 15.28), and halts for good. Who is in no haste asks by VECTOR_KICK, which is taken where no spin lock is
+ * held, so that what is said afterwards waits for nobody; who does not hear it, and everybody in a panic, is stopped
+ * by an NMI.
  */
 #include <stdatomic.h>
 
@@ -24,6 +33,7 @@
 #include "native/memory.h"
 #include "native/stack.h"
 #include "native/thread.h"
+#include "native/topology.h"
 
 enum {
     INIT_US = 10000,
@@ -69,6 +79,8 @@ static void smp_entry(struct newcomer *n)
         cpu_halt();
     if (cpu_table[c->index] != c)
         halt_forever();
+    while (c->parked)
+        cpu_halt();
     scheduler_run();
 }
 
@@ -178,6 +190,7 @@ static void start_one(struct start_words *w, uint64_t page, uint32_t apic)
         log_line("the CPU with APIC id %u started and did not arrive: left out", apic);
     } else {
         cpu_table[cpu_count++] = &n->cpu;
+        cpu_working++;
     }
 }
 
@@ -202,6 +215,40 @@ void smp_start(const struct acpi *a)
     paging_unmap(page, PAGE_SIZE);
     paging_flush_others();
     paging_collect(page, PAGE_SIZE, NULL);
+}
+
+/* Does a CPU before it belong to the same core? */
+static bool has_sibling_before(uint32_t index, uint32_t thread_bits)
+{
+    for (uint32_t i = 0; i < index; i++) {
+        if (cpu_table[i]->apic_id >> thread_bits == cpu_table[index]->apic_id >> thread_bits)
+            return true;
+    }
+    return false;
+}
+
+bool smp_cores(bool shared)
+{
+    uint32_t bits = topology_thread_bits(cpuid), siblings = 0;
+
+    for (uint32_t i = 1; i < cpu_count; i++) {
+        if (!has_sibling_before(i, bits))
+            continue;
+        siblings++;
+        cpu_table[i]->parked = !shared;
+    }
+    if (!siblings)
+        return false;
+    if (shared) {
+        log_line("SMT: %u CPUs are threads of %u cores, and run different VMs at once, as the fleet file says", cpu_count,
+                 cpu_count - siblings);
+        return true;
+    }
+    cpu_working -= siblings;
+    log_line("SMT: %u of %u CPUs are second threads of their cores and run nothing (machine.smt = \"shared\" in the fleet "
+             "file lets them)",
+             siblings, cpu_count);
+    return false;
 }
 
 void smp_go(void)

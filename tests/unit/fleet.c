@@ -123,6 +123,11 @@ static void test_machine_forms(void)
     must_parse("machine.memory = 69206016\nmachine.cpus = 1\n[[vm]]\nname='a'\nkernel='k'");
     CHECK_EQ(fleet.memory, 69206016);
     CHECK_EQ(fleet.cpus, 1);
+    CHECK(!fleet_shares_cores(&fleet));
+    must_parse("[machine]\nsmt = 'shared'\n[[vm]]\nname='a'\nkernel='k'");
+    CHECK(fleet_shares_cores(&fleet));
+    must_parse("[machine]\nsmt = 'off'\n[[vm]]\nname='a'\nkernel='k'");
+    CHECK(!fleet_shares_cores(&fleet));
 }
 
 #define VM "[[vm]]\nname = 'a'\nkernel = 'k'\n"
@@ -170,12 +175,18 @@ static const struct bad bad[] = {
     {"[[vm]", "1: the name of an array's table ends with ]]"},
     {"[[vm]] x", "1: unexpected text after the end of 'vm' (one key per line; comments start with #)"},
     {"[machine]\n[machine]", "2: [machine] was already opened in line 1"},
-    {"[machines]", "1: unknown key 'machines' (the nearest known one is 'machine.cpus')"},
+    {"[machines]", "1: unknown key 'machines' (the nearest known one is 'machine.smt')"},
     {"machine = 1", "1: 'machine' is a table, not a key (open it with [machine])"},
     {"machine.cpu = 1", "1: unknown key 'machine.cpu' (the nearest known one is 'machine.cpus')"},
     {"machine.cpus = 0", "1: a machine with 0 CPUs is out of range (1 to 64)"},
     {"machine.cpus = 65", "1: a machine with 65 CPUs is out of range (1 to 64)"},
     {"machine.cpus = -1", "1: 'machine.cpus' is out of range (as in machine.cpus = 4)"},
+    {"machine.smt = 'on'", "1: smt is 'on' (off: one thread of each core runs VMs; shared: all do, and VMs may learn of "
+                           "each other's secrets)"},
+    {"machine.smt = 'sharedd'",
+     "1: smt is 'sharedd' (off: one thread of each core runs VMs; shared: all do, and VMs may learn of each other's "
+     "secrets)"},
+    {"machine.smt = true", "1: 'machine.smt' wants a string (as in machine.smt = \"off\")"},
     {"machine.memory = 0", "1: a machine with 0 bytes of memory is out of range (66M to 64T)"},
     {"machine.memory = '65T'", "1: a machine with 71468255805440 bytes of memory is out of range (66M to 64T)"},
     {VM "cpu.weight = 0", "4: a weight of 0 is out of range (1 to 10000)"},
