@@ -172,6 +172,20 @@ $(O)/native-test/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(call quiet,AS,$@)
 	$(Q)$(CC) -I. -MMD -MP -g -c -o $@ $<
+# And with the fleet, but assertions, and isolation proven at each change: what tests boot.
+NATIVE_CHECKED_OBJS := $(patsubst $(O)/native/%,$(O)/native-test/%,$(filter-out %/isolation_start.o,$(NATIVE_OBJS))) \
+    $(O)/native-test/tests/native/isolation_always.o
+
+$(O)/native-test/checked-nameless: $(O)/native/native.ld $(NATIVE_CHECKED_OBJS)
+	$(Q)$(NATIVE_LINK) $(NATIVE_CHECKED_OBJS)
+$(O)/native-test/checked-symbols.o: $(O)/native-test/checked-nameless tools/native-symbols.py
+	$(Q)tools/native-symbols.py $< >$(@:.o=.S) && $(CC) -c -o $@ $(@:.o=.S)
+$(O)/lodge-native-checked.debug: $(O)/native-test/checked-nameless $(O)/native-test/checked-symbols.o
+	$(call quiet,LINK,$@)
+	$(Q)$(NATIVE_LINK) $(NATIVE_CHECKED_OBJS) $(O)/native-test/checked-symbols.o
+$(O)/lodge-native-checked: $(O)/lodge-native-checked.debug
+	$(Q)objcopy --strip-all $< $@
+
 $(O)/native-test/nameless $(O)/lodge-native-test.debug: NATIVE_LINK_MORE := --wrap=home_start
 $(O)/native-test/nameless: $(O)/native/native.ld $(NATIVE_TEST_IMAGE_OBJS)
 	$(Q)$(NATIVE_LINK) $(NATIVE_TEST_IMAGE_OBJS)
@@ -183,9 +197,9 @@ $(O)/lodge-native-test.debug: $(O)/native-test/nameless $(O)/native-test/symbols
 $(O)/lodge-native-test: $(O)/lodge-native-test.debug
 	$(Q)objcopy --strip-all $< $@
 
-## native-test    build/lodge-native-test: the image with tests of threads in place of the fleet
+## native-test    the image for tests: build/lodge-native-test, of threads; build/lodge-native-checked, with all checks
 .PHONY: native-test
-native-test: $(O)/lodge-native-test
+native-test: $(O)/lodge-native-test $(O)/lodge-native-checked
 
 # --- unit tests: tests/unit/NAME.c -> build/test/bin/NAME -----------------------------------------
 

@@ -72,9 +72,6 @@ struct hw_engine {
     int (*cpu_probe)(char *why, size_t why_size, char *notes, size_t notes_size);
     int (*cpu_on)(void);
     void (*cpu_off)(void); /* before reset, power-off, panic: INIT must work */
-    /* For the checker: calls `leaf` for each leaf of the VM's nested tables, and each page of tables (leaf false). */
-    void (*walk)(const struct vm *vm, void (*visit)(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, bool leaf, bool writable),
-                 void *owner);
 };
 
 extern const struct hw_engine hw_svm, hw_vmx;

@@ -11,7 +11,8 @@
  * which spares the processor writing to tables. Intel's leaves say write-back (SDM 3C, 28.3.7.2), and the guest's
  * PAT decides between that and less, as on AMD's.
  *
- * Locking: none. Built before the guest runs, changed only with the VM at rest.
+ * Locking: the home's around each change, for its checker (hw_nested_begin). Built before the guest runs, changed only
+ * with the VM at rest.
  */
 #include "engine/nested.h"
 
@@ -134,31 +135,53 @@ static int map_slot(struct nested *n, const struct guest_mem_slot *s)
     return err;
 }
 
-int nested_create(struct nested *n, const struct nested_format *format, bool gib_pages, const struct guest_mem *m)
+static void free_table(struct nested *n, uint64_t *table, unsigned int level);
+
+static void free_all(struct nested *n)
+{
+    if (n->root)
+        free_table(n, n->root, LEVELS);
+    n->root = NULL;
+}
+
+static int map_all(struct nested *n, const struct guest_mem *m)
 {
     int err = OK;
 
-    *n = (struct nested){.format = format, .gib_pages = gib_pages};
     n->root = make_table(n);
     if (!n->root)
         return ERR_NO_MEMORY;
     for (uint32_t i = 0; i < m->count && err == OK; i++)
         err = map_slot(n, &m->slot[i]);
     if (err != OK)
-        nested_destroy(n);
+        free_all(n);
+    return err;
+}
+
+int nested_create(struct nested *n, const struct nested_format *format, bool gib_pages, const struct guest_mem *m)
+{
+    int err;
+
+    *n = (struct nested){.format = format, .gib_pages = gib_pages, .mem = m};
+    hw_nested_begin();
+    err = map_all(n, m);
+    hw_nested_end(n, m);
     return err;
 }
 
 int nested_rebuild(struct nested *n, const struct guest_mem *m)
 {
-    struct nested anew;
-    int err = nested_create(&anew, n->format, n->gib_pages, m);
+    struct nested anew = {.format = n->format, .gib_pages = n->gib_pages, .mem = m};
+    int err;
 
-    if (err != OK)
-        return err;
-    nested_destroy(n);
-    *n = anew;
-    return OK;
+    hw_nested_begin();
+    err = map_all(&anew, m);
+    if (err == OK) {
+        free_all(n);
+        *n = anew;
+    }
+    hw_nested_end(n, m);
+    return err;
 }
 
 uint64_t nested_root(const struct nested *n)
@@ -171,14 +194,15 @@ uint64_t nested_root(const struct nested *n)
 static void walk_table(const struct nested *n, const uint64_t *table, unsigned int level, uint64_t gpa,
                        nested_visit *visit, void *owner)
 {
-    visit(owner, gpa, hw_phys(table), PAGE_SIZE, false, false);
+    if (!visit(owner, gpa, hw_phys(table), PAGE_SIZE, false, false))
+        return;
     for (uint32_t i = 0; i < ENTRIES; i++, gpa += size_at(level)) {
         uint64_t entry = table[i];
 
         if (!(entry & n->format->present))
             continue;
         if (is_leaf(entry, level))
-            visit(owner, gpa, entry & ADDRESS_MASK, size_at(level), true, (entry & n->format->write) != 0);
+            (void)visit(owner, gpa, entry & ADDRESS_MASK, size_at(level), true, (entry & n->format->write) != 0);
         else
             walk_table(n, table_of(entry), level - 1, gpa, visit, owner);
     }
@@ -202,7 +226,9 @@ static void free_table(struct nested *n, uint64_t *table, unsigned int level)
 
 void nested_destroy(struct nested *n)
 {
-    if (n->root)
-        free_table(n, n->root, LEVELS);
-    n->root = NULL;
+    if (!n->root)
+        return;
+    hw_nested_begin();
+    free_all(n);
+    hw_nested_end(n, n->mem);
 }

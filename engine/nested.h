@@ -29,6 +29,7 @@ struct nested {
     uint64_t *root;  /* the table of level 4; NULL: there are none */
     bool gib_pages;  /* the processor has pages of 1 GiB */
     uint32_t tables; /* pages that they are made of */
+    const struct guest_mem *mem; /* what they map */
 };
 
 /* Maps all of *m. gib_pages: CPUID 80000001H EDX[26] (AMD), IA32_VMX_EPT_VPID_CAP[17] (Intel). ERR_NO_MEMORY,
@@ -44,9 +45,9 @@ void nested_destroy(struct nested *n);
 /* Physical address of the root: N_CR3, or an EPTP's address. */
 uint64_t nested_root(const struct nested *n);
 
-/* For the checker, as in struct hw_engine's walk: each table (leaf false, gpa the first address that it
- * translates, size 4096) and each leaf. */
-typedef void nested_visit(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, bool leaf, bool writable);
+/* For the checker: each table (leaf false, gpa the first address that it
+ * translates, size 4096) and each leaf. False, of a table: it is not looked into. */
+typedef bool nested_visit(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, bool leaf, bool writable);
 void nested_walk(const struct nested *n, nested_visit *visit, void *owner);
 
 #endif

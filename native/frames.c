@@ -12,7 +12,8 @@
  * Zeroing: when a frame is handed out, outside of the lock, so whatever its last owner left never reaches the next
  * one.
  *
- * Locking: one spin lock around lists, bitmaps and owners. frames_owner reads one aligned word without it.
+ * Locking: one spin lock around lists, bitmaps and owners. frames_owner and frames_not_of read aligned words without
+ * it.
  */
 #include "native/frames.h"
 
@@ -306,6 +307,15 @@ uint32_t frames_owner(uint64_t physical)
     uint64_t i = physical >> PAGE_SHIFT;
 
     return i < all.frames ? all.owner[i] : (uint32_t)FRAME_NOT_RAM;
+}
+
+uint64_t frames_not_of(uint32_t owner, uint64_t physical, uint64_t size)
+{
+    uint64_t i = physical >> PAGE_SHIFT, end = (physical + size) >> PAGE_SHIFT;
+
+    while (i < end && i < all.frames && all.owner[i] == owner)
+        i++;
+    return i << PAGE_SHIFT;
 }
 
 void frames_count(uint64_t *total, uint64_t *free_bytes)

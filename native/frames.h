@@ -28,6 +28,8 @@ void frames_free(void *p, size_t pages);
 uint64_t frames_alloc_large(uint32_t owner);
 void frames_free_large(uint64_t physical);
 uint32_t frames_owner(uint64_t physical);
+/* The first frame in [physical, physical + size) that is not owner's; its end: all are. */
+uint64_t frames_not_of(uint32_t owner, uint64_t physical, uint64_t size);
 void frames_count(uint64_t *total, uint64_t *free_bytes);
 
 /* Zeroed RAM of a guest, contiguous as we see it: of large frames, and of small ones where there are no large ones or

@@ -15,6 +15,7 @@
 #include "native/isolation.h"
 #include "native/log.h"
 #include "native/main.h"
+#include "native/panic.h"
 #include "native/thread.h"
 
 enum { WHY = 256, ZERO_AT_ONCE = 16 << 20 };
@@ -141,6 +142,7 @@ static void return_memory(struct guest *g)
 {
     window_free(g->ram, g->storage_config.memory);
     g->ram = NULL;
+    isolation_changed();
 }
 
 /* In RAM that is zero, a machine that exists and is to begin. */
@@ -154,6 +156,22 @@ static int fill(struct guest *g, const struct saved *saved, char *message)
     return err ? err : guest_restore_machine(g, saved, message);
 }
 
+static int prove_isolation(const struct guest *g, char *message)
+{
+    struct isolation found;
+    int err = isolation_check(&found, message, GUEST_MESSAGE);
+
+    if (err && found.broken != g) /* it may be running */
+        panic_words("%s", message);
+    if (!err)
+        log_line("isolation: with %s, %u VM%s reach%s %llu pages, each its own (%llu of them read-only), by %llu tables that none "
+                 "reaches",
+                 g->vm->name, found.vms, found.vms == 1 ? "" : "s", found.vms == 1 ? "es" : "",
+                 (unsigned long long)(found.writable + found.read_only), (unsigned long long)found.read_only,
+                 (unsigned long long)found.tables);
+    return err;
+}
+
 /* With the machine made: what can still fail. */
 static int furnish(struct guest *g, const struct saved *saved, char *message)
 {
@@ -161,7 +179,7 @@ static int furnish(struct guest *g, const struct saved *saved, char *message)
 
     if (err)
         return err;
-    err = isolation_check(message, GUEST_MESSAGE);
+    err = prove_isolation(g, message);
     if (err)
         return err;
     if (guest_timer_start(g) == OK)

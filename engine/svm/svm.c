@@ -156,15 +156,9 @@ const struct engine engine_svm = {
     .vcpu_stats = vcpu_stats,
 };
 
-static void walk(const struct vm *vm, nested_visit *visit, void *owner)
-{
-    nested_walk(&svm_vm_of(vm)->nested, visit, owner);
-}
-
 const struct hw_engine hw_svm = {
     .engine = &engine_svm,
     .cpu_probe = svm_cpu_probe,
     .cpu_on = svm_cpu_on,
     .cpu_off = svm_cpu_off,
-    .walk = walk,
 };

@@ -120,14 +120,6 @@ static void vmx_cpu_off(void)
     vmx_write_cr4(vmx_read_cr4() & ~VMX_CR4_VMXE);
 }
 
-static void vmx_walk(const struct vm *vm, nested_visit *visit, void *owner)
-{
-    const struct vmx_vm *x = vmx_vm_of(vm);
-
-    if (x)
-        nested_walk(&x->nested, visit, owner);
-}
-
 /* --- VMs --------------------------------------------------------------------------------------- */
 
 static int vmx_probe(const struct x86_level *level, bool closely, char *why, size_t size)
@@ -336,5 +328,4 @@ const struct hw_engine hw_vmx = {
     .cpu_probe = vmx_cpu_probe,
     .cpu_on = vmx_cpu_on,
     .cpu_off = vmx_cpu_off,
-    .walk = vmx_walk,
 };

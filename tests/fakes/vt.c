@@ -343,6 +343,16 @@ void hw_on_switch(void (*leave)(void *owner), void *owner)
     vt.leave_owner = owner;
 }
 
+void hw_nested_begin(void)
+{
+}
+
+void hw_nested_end(const struct nested *n, const struct guest_mem *m)
+{
+    if (n->mem != m)
+        vt.bad++;
+}
+
 const struct speculation *hw_speculation(void)
 {
     return &vt.speculation;

@@ -53,6 +53,29 @@ uint64_t hw_phys_run(const void *p, uint64_t size)
     return run < size ? run : size;
 }
 
+/* What the home's checker is told. */
+static struct told {
+    bool inside;
+    unsigned int changes;
+    bool has_tables; /* after the last change */
+    const struct guest_mem *mem;
+} told;
+
+void hw_nested_begin(void)
+{
+    CHECK(!told.inside);
+    told.inside = true;
+}
+
+void hw_nested_end(const struct nested *n, const struct guest_mem *m)
+{
+    CHECK(told.inside);
+    told.inside = false;
+    told.changes++;
+    told.has_tables = n->root != NULL;
+    told.mem = m;
+}
+
 /* --- what the tables say ------------------------------------------------------------------------------------------ */
 
 struct seen {
@@ -61,15 +84,16 @@ struct seen {
     bool bad;
     uint64_t expect_at, expect_to; /* that gpa leads there, if it is looked for */
     bool found;
+    uint32_t stop_at; /* this table is not looked into; 0: all are */
 };
 
-static void visit(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, bool leaf, bool writable)
+static bool visit(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, bool leaf, bool writable)
 {
     struct seen *s = owner;
 
     if (!leaf) {
         s->tables++;
-        return;
+        return s->tables != s->stop_at;
     }
     s->leaves[size == KIB(4) ? 0 : size == MIB(2) ? 1 : 2]++;
     s->bytes += size;
@@ -77,6 +101,7 @@ static void visit(void *owner, uint64_t gpa, uint64_t physical, uint64_t size, b
     s->bad |= ((gpa | physical) & (size - 1)) != 0;
     if (s->expect_at - gpa < size)
         s->found = physical + (s->expect_at - gpa) == s->expect_to;
+    return true;
 }
 
 static struct seen look(const struct nested *n, uint64_t at, uint64_t to)
@@ -227,6 +252,36 @@ static void test_no_memory(void)
     CHECK(!n.root);
 }
 
+/* The checker hears of every change, when it is whole; and whoever walks may leave a table out. */
+static void test_checker(void)
+{
+    struct nested n;
+    struct seen s = {.stop_at = 3};
+
+    set_up();
+    memset(&told, 0, sizeof(told));
+    pieces[0] = (struct piece){MIB(4), MIB(8)};
+    add(0, MIB(4), 0, true);
+    CHECK_EQ(nested_create(&n, &nested_amd, true, &mem), OK);
+    CHECK(told.changes == 1 && told.has_tables && told.mem == &mem);
+    nested_walk(&n, visit, &s);
+    CHECK(s.tables == 3 && s.bytes == 0);
+    CHECK_EQ(nested_rebuild(&n, &mem), OK);
+    CHECK(told.changes == 2 && told.has_tables);
+    fake_seam_fail_allocation(1);
+    CHECK_EQ(nested_rebuild(&n, &mem), ERR_NO_MEMORY);
+    CHECK(told.changes == 3 && told.has_tables);
+    fake_seam_fail_allocation(0);
+    nested_destroy(&n);
+    CHECK(told.changes == 4 && !told.has_tables && told.mem == &mem);
+    nested_destroy(&n); /* nothing is left to tell of */
+    CHECK_EQ(told.changes, 4);
+    fake_seam_fail_allocation(2);
+    CHECK_EQ(nested_create(&n, &nested_amd, true, &mem), ERR_NO_MEMORY);
+    CHECK(told.changes == 5 && !told.has_tables);
+    fake_seam_fail_allocation(0);
+}
+
 int main(void)
 {
     UNIT_RUN(test_large_pages);
@@ -234,5 +289,6 @@ int main(void)
     UNIT_RUN(test_rom_and_holes);
     UNIT_RUN(test_formats);
     UNIT_RUN(test_no_memory);
+    UNIT_RUN(test_checker);
     return unit_done();
 }
