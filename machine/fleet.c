@@ -319,6 +319,24 @@ static int read_event(struct fleet_reader *r, enum toml_event event)
     return event == TOML_TABLE ? read_table(r) : read_key(r);
 }
 
+static int read_all(struct fleet_reader *r)
+{
+    for (;;) {
+        enum toml_event event = TOML_END;
+        int err = toml_next(&r->toml, &event);
+        if (err != OK)
+            return err;
+        if (event == TOML_END)
+            break;
+        err = read_event(r, event);
+        if (err != OK)
+            return err;
+    }
+    if (!is_in_vm(r))
+        return toml_error(&r->toml, "the fleet has no VMs (add [[vm]] with a name and a kernel)");
+    return end_vm(r);
+}
+
 int fleet_parse(struct fleet *f, const char *file, const char *text, size_t size, char *message)
 {
     struct fleet_reader r;
@@ -336,20 +354,65 @@ int fleet_parse(struct fleet *f, const char *file, const char *text, size_t size
     };
     config_scope_begin(&r.machine, &machine_schema, f, 0);
     toml_init(&r.toml, file, text, size, message, CONFIG_MESSAGE);
-    for (;;) {
-        enum toml_event event = TOML_END;
-        int err = toml_next(&r.toml, &event);
-        if (err != OK)
-            return err;
-        if (event == TOML_END)
-            break;
-        err = read_event(&r, event);
-        if (err != OK)
-            return err;
+    int err = read_all(&r);
+    f->bad_line = r.toml.line;
+    return err;
+}
+
+/* --- leaving out --------------------------------------------------------------------------------
+ */
+
+/* A VM or a table of the machine's; [vm.cpu] is of the VM before it. Strings end with their line: none looks so. */
+static bool begins_section(const char *line, size_t n)
+{
+    static const char of_vm[] = "[vm.";
+    size_t at = 0;
+    while (at < n && (line[at] == ' ' || line[at] == '\t'))
+        at++;
+    if (at == n || line[at] != '[')
+        return false;
+    return n - at < sizeof(of_vm) - 1 || memcmp(line + at, of_vm, sizeof(of_vm) - 1) != 0;
+}
+
+static size_t line_length(const char *text, size_t size, size_t at)
+{
+    size_t n = 0;
+    while (at + n < size && text[at + n] != '\n')
+        n++;
+    return n;
+}
+
+static bool blank(char *text, size_t from, size_t to)
+{
+    bool any = false;
+    for (size_t i = from; i < to; i++) {
+        if (text[i] == '\n')
+            continue;
+        any = any || text[i] != ' ';
+        text[i] = ' ';
     }
-    if (!is_in_vm(&r))
-        return toml_error(&r.toml, "the fleet has no VMs (add [[vm]] with a name and a kernel)");
-    return end_vm(&r);
+    return any;
+}
+
+bool fleet_leave_out(char *text, size_t size, uint32_t line)
+{
+    size_t from = 0, at = 0;
+    bool in_section = false;
+    uint32_t number = 1;
+    while (at < size) {
+        size_t n = line_length(text, size, at);
+        if (begins_section(text + at, n)) {
+            if (number > line)
+                return blank(text, from, at);
+            in_section = true;
+            from = at;
+        }
+        if (number == line && !in_section)
+            return blank(text, at, at + n);
+        at += n + 1;
+        number++;
+    }
+    return blank(text, from, size);
 }
 
 int fleet_vm_adopt(struct fleet_vm *v, const struct vm_config *saved, char *message)

@@ -4,8 +4,8 @@
  * The fleet: the file among the boot modules whose command line is "fleet" (docs/native.md), and the VMs that it names.
  *
  * `lodge image` has checked it all; here it is checked again, since images are carried about and machines differ. A file that
- * makes no sense leaves a machine without guests but with an operator. A fleet that does not fit is said to, and what fits is started, in the
- * file's order.
+ * makes no sense leaves a machine without guests but with an operator; where only a VM of it makes none, or [machine], that is left out and
+ * said. A fleet that does not fit is said to, and what fits is started, in the file's order.
  */
 #include "native/fleet.h"
 
@@ -49,27 +49,49 @@ static size_t pages_of(size_t size)
     return (size + PAGE_SIZE - 1) / PAGE_SIZE;
 }
 
-static bool read_file(void)
+/* What is wrong is said and taken out, until the rest is right. */
+static bool parse(char *text, size_t size)
 {
     char message[CONFIG_MESSAGE];
+
+    for (uint32_t i = 0; i <= FLEET_VMS; i++) {
+        if (fleet_parse(&fleet, FLEET_MODULE, text, size, message) == OK)
+            return true;
+        log_line("the fleet file: %s", message);
+        if (!fleet_leave_out(text, size, fleet.bad_line))
+            break;
+        log_line("the fleet file: what line %u belongs to is left out", fleet.bad_line);
+    }
+    log_line("the fleet file: no guests");
+    return false;
+}
+
+static bool read_file(void)
+{
     size_t size;
     const char *text = guest_module(FLEET_MODULE, &size);
+    char *copy;
+    bool parsed;
 
     if (!text) {
         log_line("there is no fleet file among the modules: no guests (make the image with 'lodge image')");
         return false;
     }
+    if (size > FLEET_FILE_MAX) {
+        log_line("the fleet file: it is too large: no guests");
+        return false;
+    }
+    copy = seam_pages_alloc(pages_of(size + 1));
     fleet.vm = seam_pages_alloc(pages_of(FLEET_VMS * sizeof(*fleet.vm)));
     fleet.capacity = FLEET_VMS;
-    if (!fleet.vm) {
+    if (!copy || !fleet.vm) {
         log_line("no memory for the fleet's definitions");
         return false;
     }
-    if (size > FLEET_FILE_MAX || fleet_parse(&fleet, "fleet", text, size, message) != OK) {
-        log_line("the fleet file: %s", size > FLEET_FILE_MAX ? "it is too large" : message);
-        return false;
-    }
-    return true;
+    memcpy(copy, text, size);
+    parsed = parse(copy, size);
+    seam_pages_free(copy, pages_of(size + 1));
+    return parsed;
 }
 
 /* A saved VM brings its definition with it. One that cannot be read is refused when it is started. */

@@ -385,6 +385,68 @@ static void test_modules(void)
     unit_context(NULL);
 }
 
+/* --- leaving out --------------------------------------------------------------------------------- */
+
+/* What is wrong is taken out until the rest is right: how often, and which VMs are left. */
+static unsigned int salvage(const char *text, char names[64])
+{
+    char message[CONFIG_MESSAGE], copy[512];
+    unsigned int out = 0;
+
+    memset(copy, 0, sizeof(copy));
+    strcpy(copy, text);
+    names[0] = 0;
+    while (parse(copy, message) != OK) {
+        if (!fleet_leave_out(copy, strlen(copy), fleet.bad_line))
+            return out + 100;
+        CHECK_EQ(strlen(copy), strlen(text));
+        out++;
+    }
+    for (uint32_t i = 0; i < fleet.count; i++)
+        strcat(names, vms[i].config.name);
+    return out;
+}
+
+#define B "[[vm]]\nname = 'b'\nkernel = 'k'\n"
+#define C "  [[vm]] # c\nname = 'c'\nkernel = 'k'\n[vm.cpu]\nweight = 5\n"
+
+static void test_leave_out(void)
+{
+    static const struct {
+        const char *text, *names;
+        unsigned int out;
+    } cases[] = {
+        /* table */
+        {VM B C, "abc", 0},
+        {VM "vcpus = 99\n" B C, "bc", 1},
+        {VM B "memroy = 1\n" C, "ac", 1},
+        {VM B C "wieght = 1\n", "ab", 1},
+        {VM B "[vm.cpu]\nlimit = 9999\n" C, "ac", 1},
+        {VM VM C, "ac", 1},
+        {VM "[[vm]]\nname = 'x'\n" C, "ac", 1},
+        {VM "[[vm]]\nkernel = 'x'\n" B "= 1\n" C, "ac", 2},
+        {"[machine]\ncpus = 0\n" VM, "a", 1},
+        {"[machine]\ncpus = 0\nsmt = 'shared'\n" VM, "a", 1},
+        {VM "[machine]\ncpus = 0\n" B, "ab", 1},
+        {"machine.cpus = 0\nmachine.smt = 'shared'\n" VM, "a", 1},
+        {"nonsense\n\x01\n" VM, "a", 2},
+        {"[vm.cpu]\n" VM, "a", 1},
+        {"[[vms]]\nname = 'x'\n" VM, "a", 1},
+        {VM "append = '[[vm]]\n" B, "b", 1},
+        {"", "", 100},
+        {"[machine]", "", 101},
+        {"[[vm]]\nname = 'a'\n", "", 101},
+    };
+    char names[64];
+
+    for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        CHECK_EQ(salvage(cases[i].text, names), cases[i].out);
+        CHECK_STR(names, cases[i].names);
+    }
+    CHECK_EQ(salvage("[machine]\ncpus = 0\nsmt = 'shared'\n" VM, names), 1);
+    CHECK(!fleet_shares_cores(&fleet)); /* what was said beside it counts no more */
+}
+
 int main(void)
 {
     UNIT_RUN(test_one);
@@ -397,5 +459,6 @@ int main(void)
     UNIT_RUN(test_cpus);
     UNIT_RUN(test_adopt);
     UNIT_RUN(test_modules);
+    UNIT_RUN(test_leave_out);
     return unit_done();
 }
