@@ -154,6 +154,8 @@ static int copy_modules(struct making *m)
     return err;
 }
 
+/* With Secure Boot on, firmware does not start this GRUB, and one that it trusts does not load Lodge, which nobody has
+ * signed: then the sentence is said. (It stays up for a minute.) */
 static const char grub_head[] = "# Made by lodge image.\n"
                                 "set timeout=0\n"
                                 "set default=0\n"
@@ -163,7 +165,11 @@ static const char grub_head[] = "# Made by lodge image.\n"
                                 "fi\n"
                                 "insmod all_video\n"
                                 "menuentry 'Lodge' {\n"
-                                "    multiboot2 /lodge/lodge-native\n"
+                                "    if multiboot2 /lodge/lodge-native; then true; else\n"
+                                "        echo 'Lodge cannot be loaded. If Secure Boot is on, switch it off in the"
+                                " firmware set-up: Lodge is not signed.'\n"
+                                "        sleep --interruptible 60\n"
+                                "    fi\n"
                                 "    module2 --nounzip /lodge/fleet " FLEET_MODULE "\n";
 
 static int write_grub_cfg(struct making *m)
