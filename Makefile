@@ -161,6 +161,11 @@ $(O)/lodge-native: $(O)/lodge-native.debug
 .PHONY: native
 native: $(O)/lodge-native
 
+## native-size    lines of code in it, by layer
+.PHONY: native-size
+native-size: $(O)/lodge-native
+	@tools/native-size.py $(NATIVE_OBJS)
+
 # The same with tests/native/threads.c in place of the fleet: threads tried on a machine's CPUs, with assertions.
 NATIVE_TEST_IMAGE_OBJS := $(patsubst $(O)/native/%,$(O)/native-test/%,$(NATIVE_OBJS)) $(O)/native-test/tests/native/threads.o
 
@@ -447,7 +452,7 @@ kvm-test: $(KVM_TEST_BINS)
 
 # --- the README's commands ----------------------------------------------------------------------
 
-.PHONY: run test test-nightly test-kvm bench setup-run setup-test setup-kvm setup-bench test-programs
+.PHONY: run test test-nightly test-kvm test-native bench setup-run setup-test setup-kvm setup-bench test-programs
 setup-run:
 	@tools/setup.sh run
 setup-test:
@@ -490,6 +495,12 @@ test-nightly: setup-test
 test-kvm: setup-kvm
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests kvm-test rig
 	@LODGE_LOGS=$(O)/logs tools/run-tests.sh tests/suites-nightly kvm
+
+## test-native    all tests of the bare-metal home and its engines, at full count, in emulated machines (docs/native.md)
+test-native: setup-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests native native-test
+	@LODGE_NIGHTLY=1 LODGE_LOGS=$(O)/logs-native tools/run-tests.sh tests/suites-nightly \
+	    $$(cut -f 1 tests/suites-nightly | grep '^native')
 
 ## bench          the soft engine beside qemu-system-x86_64 -accel tcg and the bare machine (docs/bench.md)
 bench: setup-bench

@@ -8,6 +8,7 @@
 #include "native/fleet.h"
 #include "native/main.h"
 #include "native/operator.h"
+#include "native/selftest.h"
 #include "native/speculation.h"
 #include "native/thread.h"
 
@@ -17,6 +18,7 @@ static void begin(void *unused)
     (void)engine_start();
     fleet_init();
     fleet_start();
+    selftest_home(main_boot_info());
     operator_start();
 }
 

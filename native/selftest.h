@@ -17,4 +17,7 @@ void selftest_faults(const struct boot_info *b);
  * off; test-idle, nothing. */
 bool selftest_start(const struct boot_info *b);
 
+/* While VMs run (selftest_home.c): when the fleet has been ordered to start, in a thread. */
+void selftest_home(const struct boot_info *b);
+
 #endif

@@ -94,6 +94,11 @@ static void tell_nmi(void)
         log_line("an NMI on CPU %u, at 0x%llx", this_cpu()->index, (unsigned long long)rip);
 }
 
+static bool is_of_pic(uint8_t vector)
+{
+    return vector >= PIC_FIRST && vector <= PIC_LAST;
+}
+
 static void interrupt(uint8_t vector)
 {
     this_cpu()->interrupts++;
@@ -103,8 +108,10 @@ static void interrupt(uint8_t vector)
     if (handlers[vector])
         handlers[vector]();
     else if (!atomic_exchange(&said[vector], true))
-        log_line("an interrupt that nobody asked for: vector 0x%x on CPU %u", vector, this_cpu()->index);
-    if (vector < PIC_FIRST || vector > PIC_LAST)
+        log_line("%s: vector 0x%x on CPU %u",
+                 is_of_pic(vector) ? "a spurious interrupt of the 8259s" : "an interrupt that nobody asked for", vector,
+                 this_cpu()->index);
+    if (!is_of_pic(vector))
         apic_end_interrupt();
 }
 

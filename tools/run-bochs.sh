@@ -4,18 +4,19 @@
 #
 # Boots an ISO in Bochs, on a processor with VT-x, BIOS only, and prints what comes out of its first serial port.
 #
-#   tools/run-bochs.sh [-n CPUS] [-m MIB] [-i INSTRUCTIONS_PER_US] [-u TEXT] SECONDS ISO
+#   tools/run-bochs.sh [-n CPUS] [-m MIB] [-i INSTRUCTIONS_PER_US] [-p PROCESSOR] [-u TEXT] SECONDS ISO
 #
 # After SECONDS at most it is ended, or earlier when a line with TEXT has come. Status 0: TEXT came, or none
 # was asked for.
 # Bochs's own log is in build/logs/bochs.log, where it says why if it has stopped by itself.
 set -u
-cpus=1 mib=512 ips=50 until=
-while getopts n:m:i:u: option; do
+cpus=1 mib=512 ips=50 processor=corei7_skylake_x until=
+while getopts n:m:i:p:u: option; do
     case $option in
     n) cpus=$OPTARG ;;
     m) mib=$OPTARG ;;
     i) ips=$OPTARG ;;
+    p) processor=$OPTARG ;;
     u) until=$OPTARG ;;
     *) exit 2 ;;
     esac
@@ -38,7 +39,7 @@ trap 'exit 1' INT TERM
 
 # The display that waits for nobody. Without VBE: GRUB corrupts its heap when it asks Bochs's for a mode.
 cat >"$dir/rc" <<END
-cpu: model=corei7_skylake_x, count=$cpus, ips=$((ips * 1000000)), reset_on_triple_fault=0
+cpu: model=$processor, count=$cpus, ips=$((ips * 1000000)), reset_on_triple_fault=0
 memory: guest=$mib, host=$mib
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest

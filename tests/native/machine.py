@@ -82,9 +82,16 @@ class Machine:
             return False
 
     def monitor(self, command):
+        """What QEMU's monitor answers."""
+        text = b""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(5)
+            s.settimeout(0.3)
             s.connect(f"{self.dir}/monitor")
             s.sendall(command.encode() + b"\n")
-            time.sleep(0.3)
-            s.recv(65536)
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                try:
+                    text += s.recv(65536)
+                except TimeoutError:
+                    break
+        return text.decode(errors="replace")
