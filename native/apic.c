@@ -57,7 +57,7 @@ enum {
     ICR_BUSY = 1 << 12,
     BUSY_POLLS = 1000000,
     DIVIDE_BY_16 = 3,
-    CALIBRATE_US = 10000,
+    CALIBRATE_US = 1000, /* the registers are read in a microsecond: 0.1 %, and who is woken too soon looks again */
 };
 
 static struct {

@@ -98,7 +98,7 @@ static void start_time(void)
     power_init(&acpi, message, sizeof(message));
     if (message[0])
         log_line("%s", message);
-    random_init(&boot, sizeof(boot), message, sizeof(message));
+    random_init(boot.range, boot.ranges * sizeof(boot.range[0]), message, sizeof(message));
     log_line("%s", message);
 }
 

@@ -83,16 +83,28 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 
 /* --- drawing ----------------------------------------------------------------------------------- */
 
+/* Of 15 to 24 bits. */
 static void put_pixel(uint8_t *p, uint32_t v)
 {
-    if (screen.mode.depth == 32) {
-        store_u32(p, v);
-    } else if (screen.mode.depth == 24) {
+    if (screen.mode.depth == 24) {
         store_u16(p, (uint16_t)v);
         p[2] = (uint8_t)(v >> 16);
     } else {
         store_u16(p, (uint16_t)v);
     }
+}
+
+/* What nearly all screens have, at a few instructions a pixel: all of the log is drawn while the machine starts. */
+static void draw_line32(uint8_t *line, uint8_t bits)
+{
+    for (unsigned int x = 0; x < FONT_WIDTH; x++, bits = (uint8_t)(bits << 1))
+        store_u32(line + x * 4, screen.grey & (0u - (bits >> 7)));
+}
+
+static void draw_line(uint8_t *line, uint8_t bits, uint32_t bytes)
+{
+    for (unsigned int x = 0; x < FONT_WIDTH; x++)
+        put_pixel(line + x * bytes, bits & 0x80 >> x ? screen.grey : 0);
 }
 
 static void draw_pixels(uint32_t row, uint32_t column, char letter)
@@ -101,9 +113,10 @@ static void draw_pixels(uint32_t row, uint32_t column, char letter)
     uint8_t *line = screen.memory + (size_t)row * FONT_HEIGHT * screen.mode.pitch + column * FONT_WIDTH * bytes;
 
     for (unsigned int y = 0; y < FONT_HEIGHT; y++, line += screen.mode.pitch) {
-        uint8_t bits = font_row(letter, y);
-        for (unsigned int x = 0; x < FONT_WIDTH; x++)
-            put_pixel(line + x * bytes, bits & 0x80 >> x ? screen.grey : 0);
+        if (bytes == 4)
+            draw_line32(line, font_row(letter, y));
+        else
+            draw_line(line, font_row(letter, y), bytes);
     }
 }
 
@@ -205,7 +218,7 @@ int screen_init(const struct screen_mode *m, void *memory)
     if (!pixels)
         hide_cursor();
     memset(wanted, ' ', sizeof(wanted));
-    memset(shown, 0, sizeof(shown));
+    memset(shown, pixels ? ' ' : 0, sizeof(shown)); /* a space is black, as all is; as text it has an attribute */
     mark(0, screen.rows);
     refresh();
     return OK;
