@@ -24,6 +24,9 @@
 #include "native/spin.h"
 
 enum { PER_BLOCK = FRAME_LARGE >> PAGE_SHIFT, WORDS = PER_BLOCK / 64, NOWHERE = -1, SEARCH = 16 };
+/* Owners are written and compared by words where they are many. */
+enum { OWNERS = sizeof(uint64_t) / sizeof(uint16_t) };
+#define OWNER_EACH UINT64_C(0x0001000100010001)
 enum list { LIST_NONE, LIST_SOME, LIST_WHOLE, LISTS };
 
 struct block {
@@ -78,12 +81,30 @@ static void list_update(int32_t index)
     list_move(index, count == 0 ? LIST_NONE : count == PER_BLOCK ? LIST_WHOLE : LIST_SOME);
 }
 
+/* The same for all frames of a block, all free or none: what guest RAM is made of. */
+static void set_owner_whole(int32_t index, uint32_t owner)
+{
+    struct block *b = &all.block[index];
+    uint16_t *o = all.owner + (uint64_t)(uint32_t)index * PER_BLOCK;
+
+    for (uint32_t i = 0; i < PER_BLOCK; i += OWNERS)
+        store_u64(o + i, owner * OWNER_EACH);
+    memset(b->is_free, owner == FRAME_FREE ? 0xFF : 0, sizeof(b->is_free));
+    b->count = owner == FRAME_FREE ? PER_BLOCK : 0;
+    all.free_frames += owner == FRAME_FREE ? PER_BLOCK : 0 - (uint64_t)PER_BLOCK;
+    list_update(index);
+}
+
 /* Frames first .. first + n - 1 of one block become owner's; FRAME_FREE frees them. They are not so already. */
 static void set_owner(int32_t index, uint32_t first, uint32_t n, uint32_t owner)
 {
     struct block *b = &all.block[index];
     uint16_t *o = all.owner + (uint64_t)(uint32_t)index * PER_BLOCK;
 
+    if (n == PER_BLOCK) {
+        set_owner_whole(index, owner);
+        return;
+    }
     for (uint32_t i = first; i < first + n; i++) {
         o[i] = (uint16_t)owner;
         if (owner == FRAME_FREE)
@@ -313,7 +334,11 @@ uint64_t frames_not_of(uint32_t owner, uint64_t physical, uint64_t size)
 {
     uint64_t i = physical >> PAGE_SHIFT, end = (physical + size) >> PAGE_SHIFT;
 
-    while (i < end && i < all.frames && all.owner[i] == owner)
+    if (end > all.frames)
+        end = all.frames;
+    while (i + OWNERS <= end && load_u64(all.owner + i) == owner * OWNER_EACH)
+        i += OWNERS;
+    while (i < end && all.owner[i] == owner)
         i++;
     return i << PAGE_SHIFT;
 }

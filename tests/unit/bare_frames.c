@@ -100,6 +100,27 @@ static void test_zeroed_and_owned(void)
     frames_free(NULL, 1);
 }
 
+/* To the first page that is another's, wherever it lies among those that are compared together. */
+static void test_owned_run(void)
+{
+    uint64_t at;
+
+    setup();
+    at = frames_alloc_large(FRAME_GUEST + 1);
+    CHECK_EQ(at % (2 << 20), 0);
+    CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_GUEST + 1), 2 << 20);
+    CHECK_EQ(frames_owned_run(at + 4096, 4 << 20, FRAME_GUEST + 1), (2 << 20) - 4096);
+    CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_GUEST + 2), 0);
+    for (uint64_t i = 0; i < 12; i++) {
+        frames_free(hw_virt(at + i * 4096), 1);
+        CHECK_EQ(frames_owned_run(at, i * 4096, FRAME_FREE), i * 4096);
+        CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_FREE), (i + 1) * 4096);
+        CHECK_EQ(frames_owned_run(at + i * 4096, 2 << 20, FRAME_GUEST + 1), 0);
+        CHECK_EQ(frames_owned_run(at + (i + 1) * 4096, 2 << 20, FRAME_GUEST + 1), (2 << 20) - (i + 1) * 4096);
+    }
+    CHECK_EQ(frames_owned_run(UINT64_C(1) << 40, 4096, FRAME_NOT_RAM), 0);
+}
+
 /* All of it in large frames; what is not whole blocks stays for small ones. */
 static void test_large(void)
 {
@@ -220,6 +241,7 @@ int main(void)
     UNIT_RUN(test_counts);
     UNIT_RUN(test_rounding);
     UNIT_RUN(test_zeroed_and_owned);
+    UNIT_RUN(test_owned_run);
     UNIT_RUN(test_large);
     UNIT_RUN(test_few_broken);
     UNIT_RUN(test_many_in_a_row);
