@@ -26,6 +26,17 @@ bool str_equal(const char *a, const char *b);
 /* Copies at most size - 1 bytes and always terminates (size > 0). Returns str_len(src). */
 size_t str_copy(char *dst, size_t size, const char *src);
 
+/* PAGE_SIZE bytes, aligned. */
+static inline bool page_is_zero(const uint8_t *page)
+{
+    const uint64_t *p = __builtin_assume_aligned(page, PAGE_SIZE);
+    uint64_t any = 0;
+
+    for (size_t i = 0; i < PAGE_SIZE / sizeof(*p) && !any; i += 8)
+        any = p[i] | p[i + 1] | p[i + 2] | p[i + 3] | p[i + 4] | p[i + 5] | p[i + 6] | p[i + 7];
+    return any == 0;
+}
+
 /* Unaligned little-endian loads and stores (x86 is little-endian; these never trap). */
 static inline uint16_t load_u16(const void *p)
 {

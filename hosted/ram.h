@@ -45,16 +45,6 @@ struct ram {
     uint64_t layers_made;
 };
 
-static inline bool page_is_zero(const uint8_t *page)
-{
-    const uint64_t *p = __builtin_assume_aligned(page, PAGE_SIZE);
-    uint64_t any = 0;
-
-    for (size_t i = 0; i < PAGE_SIZE / sizeof(*p) && !any; i += 8)
-        any = p[i] | p[i + 1] | p[i + 2] | p[i + 3] | p[i + 4] | p[i + 5] | p[i + 6] | p[i + 7];
-    return any == 0;
-}
-
 /* Zero-filled memory that the host backs page by page as it is touched: shared, or private over no layer
  * (for who will map something there). ERR_NO_MEMORY and a message; also when it is more than the host has at all. */
 int must_check ram_create(struct ram *ram, uint64_t size, bool shared, char *message, size_t message_size);

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "core/err.h"
+#include "core/mem.h"
 #include "hosted/files.h"
 #include "hosted/ram_pages.h"
 

@@ -70,7 +70,8 @@ static int write_file(struct frozen *f, const char *path, char *message)
                                 .level = &f->saved.level,
                                 .tsc_khz = f->saved.tsc_khz,
                                 .machine = f->saved.machine,
-                                .machine_size = f->saved.machine_size};
+                                .machine_size = f->saved.machine_size,
+                                .gap = SAVED_FILE_GAP};
 
     image.ram = frozen_view(f, message);
     if (!image.ram)

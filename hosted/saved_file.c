@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * A saved VM as a file: what machine/saved.c makes of bytes, with pages.
+ * A saved VM as a file: what machine/saved_image.c makes of a VM.
  *
- * Writing. RAM is looked through once for pages that are not zero, which makes the list of runs; a
- * gap of fewer than GAP pages does not end a run. With more runs than a file may have, larger gaps do not
- * either, until it fits. Then the file is written under another name beside the one that it shall have, as
- * large as it will be from the start, pages that are zero left out as holes, synced, and renamed. Whatever
- * goes wrong on the way leaves no file, and the old one if there was one. The name is not secret, the contents
- * are: mode 0600.
+ * Writing. The file is written under another name beside the one that it shall have, as large as it will be from
+ * the start, pages that are zero left out as holes, synced, and renamed. Whatever goes wrong on the way leaves no
+ * file, and the old one if there was one. The name is not secret, the contents are: mode 0600.
  *
  * Reading. Runs are mapped privately, so pages come when they are touched, and what the guest writes is its
  * own. The file must not be written to from then on, which nothing can keep its owner from: a page that changes
@@ -31,7 +28,7 @@
 #include "hosted/files.h"
 #include "hosted/seam.h"
 
-enum { GAP = 32, TEMPORARY = 6 /* letters that tell temporary files apart */ };
+enum { TEMPORARY = 6 /* letters that tell temporary files apart */ };
 
 static int fail(char *message, int err, const char *what, const char *path)
 {
@@ -41,130 +38,6 @@ static int fail(char *message, int err, const char *what, const char *path)
     if (error == ENOMEM)
         return ERR_NO_MEMORY;
     return error == EACCES || error == EPERM || error == EROFS ? ERR_PERMISSION : err;
-}
-
-/* --- what RAM has -------------------------------------------------------------------------------
- */
-
-/* What find_runs has found so far. `file` is left to set_places. */
-struct finding {
-    struct saved_run *run; /* [SAVED_RUNS_MAX] */
-    uint32_t runs;
-    uint64_t gap; /* pages: as many or more between two end a run */
-};
-
-/* False: there are too many. */
-static bool find_runs_in(struct finding *f, const uint8_t *ram, const struct saved_range *r)
-{
-    for (uint64_t at = r->at; at < r->at + r->size; at += PAGE_SIZE) {
-        struct saved_run *last = f->runs > 0 ? &f->run[f->runs - 1] : NULL;
-
-        if (page_is_zero(ram + at))
-            continue;
-        if (last && at - (last->ram + last->size) < f->gap << PAGE_SHIFT) {
-            last->size = at + PAGE_SIZE - last->ram;
-        } else {
-            if (f->runs == SAVED_RUNS_MAX)
-                return false;
-            f->run[f->runs++] = (struct saved_run){.ram = at, .size = PAGE_SIZE};
-        }
-    }
-    return true;
-}
-
-static bool find_runs(struct finding *f, const struct saved_image *i)
-{
-    f->runs = 0;
-    for (uint32_t n = 0; n < i->ranges; n++) {
-        if (!find_runs_in(f, i->ram, &i->range[n]))
-            return false;
-    }
-    return true;
-}
-
-/* What is being written, beside the image. */
-struct writing {
-    struct saved_source source;
-    struct saved_run *run;
-    uint32_t *sums;
-    uint8_t *metadata;
-    size_t metadata_size;
-    uint64_t file_size;
-};
-
-static void free_writing(struct writing *w)
-{
-    free(w->run);
-    free(w->sums);
-    free(w->metadata);
-}
-
-static bool sum_up(struct writing *w, const uint8_t *ram)
-{
-    uint64_t pieces = 0, n = 0;
-
-    for (uint32_t k = 0; k < w->source.runs; k++)
-        pieces += saved_pieces(w->run[k].size);
-    w->sums = calloc(pieces + 1, sizeof(*w->sums));
-    if (!w->sums)
-        return false;
-    for (uint32_t k = 0; k < w->source.runs; k++) {
-        const struct saved_run *r = &w->run[k];
-
-        for (uint64_t at = 0; at < r->size; at += SAVED_PIECE) {
-            uint64_t size = r->size - at < SAVED_PIECE ? r->size - at : SAVED_PIECE;
-
-            w->sums[n++] = saved_crc32c(0, ram + r->ram + at, size);
-        }
-    }
-    return true;
-}
-
-/* Runs one behind the other, where pages begin. */
-static void set_places(struct writing *w, size_t metadata_size)
-{
-    w->file_size = saved_pages_at(metadata_size);
-    for (uint32_t k = 0; k < w->source.runs; k++) {
-        w->run[k].file = w->file_size;
-        w->file_size += w->run[k].size;
-    }
-}
-
-static bool make_metadata(struct writing *w)
-{
-    struct state_writer size = {0}, out = {0};
-
-    saved_put_metadata(&w->source, &size);
-    set_places(w, size.used);
-    w->metadata = malloc(size.used);
-    if (!w->metadata)
-        return false;
-    out = (struct state_writer){.buf = w->metadata, .size = size.used};
-    saved_put_metadata(&w->source, &out);
-    w->metadata_size = out.used;
-    return true;
-}
-
-static bool prepare(struct writing *w, const struct saved_image *i)
-{
-    struct finding f = {.gap = GAP};
-
-    *w = (struct writing){.source = {.config = i->config,
-                                     .level = i->level,
-                                     .tsc_khz = i->tsc_khz,
-                                     .machine = i->machine,
-                                     .machine_size = i->machine_size}};
-    f.run = w->run = calloc(SAVED_RUNS_MAX, sizeof(*w->run));
-    if (!w->run)
-        return false;
-    while (!find_runs(&f, i))
-        f.gap *= 2;
-    w->source.runs = f.runs;
-    if (!sum_up(w, i->ram))
-        return false;
-    w->source.run = w->run;
-    w->source.sums = w->sums;
-    return make_metadata(w);
 }
 
 /* --- writing ------------------------------------------------------------------------------------
@@ -187,19 +60,16 @@ static bool write_run(int fd, const struct saved_run *r, const uint8_t *ram)
     return true;
 }
 
-static bool write_all(int fd, const struct writing *w, const uint8_t *ram)
+static bool write_all(int fd, const struct saved_writing *w)
 {
-    uint8_t head[SAVED_HEAD];
-
     if (ftruncate(fd, (off_t)w->file_size) != 0)
         return false;
     for (uint32_t k = 0; k < w->source.runs; k++) {
-        if (!write_run(fd, &w->run[k], ram))
+        if (!write_run(fd, &w->run[k], w->ram))
             return false;
     }
-    saved_put_head(head, w->metadata, w->metadata_size, w->file_size);
     return !file_write_exactly(fd, SAVED_HEAD, w->metadata, w->metadata_size) &&
-           !file_write_exactly(fd, 0, head, SAVED_HEAD) && fsync(fd) == 0;
+           !file_write_exactly(fd, 0, w->head, SAVED_HEAD) && fsync(fd) == 0;
 }
 
 /* A file beside the one that it shall become: without a name where the file system can do that, so that
@@ -242,7 +112,7 @@ static bool has_no_name(int fd)
     return fstat(fd, &st) == 0 && st.st_nlink == 0;
 }
 
-static int write_and_rename(const char *path, const struct writing *w, const uint8_t *ram, char *message)
+static int write_and_rename(const char *path, const struct saved_writing *w, char *message)
 {
     char other[CONFIG_PATH];
     int fd, err;
@@ -254,7 +124,7 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
     fd = open_temporary(path, other);
     if (fd < 0)
         return fail(message, ERR_INVALID, "write", path);
-    if (!write_all(fd, w, ram) || (has_no_name(fd) && !give_name(fd, path, other)) || rename(other, path) != 0) {
+    if (!write_all(fd, w) || (has_no_name(fd) && !give_name(fd, path, other)) || rename(other, path) != 0) {
         err = fail(message, ERR_IO, "write", path);
         if (!has_no_name(fd))
             (void)unlink(other);
@@ -268,7 +138,7 @@ static int write_and_rename(const char *path, const struct writing *w, const uin
 
 int saved_file_write(const char *path, const struct saved_image *image, char *message)
 {
-    struct writing w;
+    struct saved_writing w;
     int err;
 
     if (!file_may_be_replaced(path)) {
@@ -276,13 +146,13 @@ int saved_file_write(const char *path, const struct saved_image *image, char *me
                  path);
         return ERR_INVALID;
     }
-    if (prepare(&w, image)) {
-        err = write_and_rename(path, &w, image->ram, message);
-    } else {
+    err = saved_writing_begin(&w, image);
+    if (err) {
         errno = ENOMEM;
-        err = fail(message, ERR_NO_MEMORY, "save to", path);
+        return fail(message, err, "save to", path);
     }
-    free_writing(&w);
+    err = write_and_rename(path, &w, message);
+    saved_writing_end(&w);
     return err;
 }
 

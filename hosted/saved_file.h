@@ -6,23 +6,10 @@
 
 #include "hosted/ram.h"
 #include "machine/saved.h"
+#include "machine/saved_image.h"
 
-/* A part of RAM. */
-struct saved_range {
-    uint64_t at, size;
-};
-
-/* What is to be written: RAM and what saved_source has, but for what is found out about RAM. */
-struct saved_image {
-    const struct vm_config *config;
-    const struct x86_level *level;
-    uint32_t tsc_khz;
-    const uint8_t *machine;
-    size_t machine_size;
-    const uint8_t *ram; /* config->memory bytes that nobody changes */
-    const struct saved_range *range; /* the parts that may be other than zero, rising; no others are looked at */
-    uint32_t ranges;
-};
+/* saved_image.gap, pages: few mappings, and yet no more blocks on the disk, since there they are holes. */
+enum { SAVED_FILE_GAP = 32 };
 
 /* Writes it to `path`, whole or not at all: what was there before stays until then. On error
  * ERR_INVALID, ERR_NO_MEMORY, ERR_PERMISSION or ERR_IO, and one line in message[SAVED_MESSAGE]. */

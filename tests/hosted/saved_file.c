@@ -33,7 +33,15 @@ static struct saved_image image_of(uint8_t *ram, uint64_t size)
 
     config.memory = size;
     whole = (struct saved_range){0, size};
-    return (struct saved_image){&config, x86_level_find("v3"), 2000000, machine, sizeof(machine), ram, &whole, 1};
+    return (struct saved_image){.config = &config,
+                                .level = x86_level_find("v3"),
+                                .tsc_khz = 2000000,
+                                .machine = machine,
+                                .machine_size = sizeof(machine),
+                                .ram = ram,
+                                .range = &whole,
+                                .ranges = 1,
+                                .gap = SAVED_FILE_GAP};
 }
 
 /* Four pages, the middle two near enough to be one run, the last alone: 3 runs, 4 pages. */
