@@ -47,7 +47,7 @@ TEST_FLAGS := -O1 -g -DLODGE_DEBUG=1 -D_GNU_SOURCE $(SANITIZE) -mno-red-zone
 # Of native/, what does without a machine: its instructions are in native/io.h, whose namesake in tests/fakes
 # is answered by a test's device.
 NATIVE_TESTED := $(addprefix native/,acpi.c boot_info.c calibrate.c chacha.c clock.c cmos.c frames.c line.c log.c power.c \
-    random.c ring.c screen.c screen_font.c serial.c topology.c)
+    random.c ring.c screen.c screen_font.c serial.c topology.c ymodem.c)
 NATIVE_TEST_OBJS = $(NATIVE_TESTED:%.c=$(O)/test/%.o) $(O)/test/tests/fakes/io.o
 # Likewise of engine/vmx/insn.h: tests keep the processor (tests/fakes/vt.c).
 VMX_TEST_OBJS := $(patsubst %.c,$(O)/test/%.o,engine/nested.c $(wildcard engine/vmx/*.c)) $(O)/test/tests/fakes/vt.o
