@@ -2,7 +2,8 @@
 /* Copyright The Lodge authors */
 /*
  * The operator's commands: a table of small functions. Each gets what stands behind its name; those that are for a VM get the VM. All run
- * on the operator's thread and wait for nothing longer than a VM takes to be taken apart.
+ * on the operator's thread and wait for nothing longer than a VM takes to be taken apart, but for save, which has the line for as long as a
+ * receiver takes.
  */
 #include "core/fmt.h"
 #include "core/mem.h"
@@ -100,9 +101,16 @@ static void reset(struct guest *g)
     order_if(g, GUEST_ORDER_RESET, GUEST_RUNS, GUEST_PAUSED);
 }
 
+/* The command after it finds it at rest. */
 static void pause(struct guest *g)
 {
-    order_if(g, GUEST_ORDER_PAUSE, GUEST_RUNS, GUEST_RUNS);
+    if (guest_state(g) != GUEST_RUNS) {
+        operator_say("it is %s", state_name(g));
+        return;
+    }
+    guest_order(g, GUEST_ORDER_PAUSE);
+    if (!guest_wait_state(g, GUEST_PAUSED, seam_time_ns() + 2 * S))
+        operator_say("it does not come to rest yet");
 }
 
 static void resume(struct guest *g)
@@ -203,6 +211,7 @@ static const struct command commands[] = {
     {"pause", "lets it rest", pause, NULL},
     {"resume", "lets it go on", resume, NULL},
     {"reset", "presses its reset button", reset, NULL},
+    {"save", "sends it over this line as a file, to a YMODEM receiver; Ctrl-X twice cancels", save_vm, NULL},
     {"info", "processors and memory", NULL, info},
     {"log", "what was said last", NULL, log_command},
     {"poweroff", "stops all VMs and the machine", NULL, poweroff},

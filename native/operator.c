@@ -9,8 +9,10 @@
  *
  * Keys for a guest wait here until its serial port has room, and are lost, like a terminal's own type-ahead, when there is none for 256 of them.
  *
- * Locking: the log may be written to by anybody, with the log's lock held; it touches only atomics here and the serial port's ring. All else is
- * the thread's own.
+ * While a command has the line for something else than text (operator_hold), lines of the log wait in a ring.
+ *
+ * Locking: the log may be written to by anybody, with the log's lock held; it touches only atomics here, the ring of held lines, which has a
+ * spin lock below the log's and above the serial port's, and the serial port's ring. All else is the thread's own.
  */
 #include "native/operator.h"
 
@@ -22,7 +24,9 @@
 #include "core/seam.h"
 #include "native/guest.h"
 #include "native/line.h"
+#include "native/ring.h"
 #include "native/serial.h"
+#include "native/spin.h"
 #include "native/thread.h"
 
 enum {
@@ -33,7 +37,10 @@ enum {
     TEXT = 1024,
     RETRY_NS = 10000000, /* while a guest or the line takes nothing */
     POLL_NS = 200000000,
+    HELD = 16 << 10, /* of the log, for later */
 };
+
+static uint8_t held_memory[HELD];
 
 static struct {
     _Atomic uint32_t word;
@@ -41,6 +48,11 @@ static struct {
     _Atomic bool power;   /* the button was pressed */
     _Atomic bool redraw; /* the log has written where the line was */
     struct line line;
+
+    struct spin held_lock;
+    bool holds;
+    struct ring held;
+    uint64_t held_at; /* the next to be shown */
 
     struct guest *_Atomic attached; /* NULL: the editor has the terminal */
     uint64_t position;             /* in its console */
@@ -68,9 +80,22 @@ void operator_power_button(void)
 
 /* --- what is written ----------------------------------------------------------------------------- */
 
+/* True: it is for later. */
+static bool log_held(const char *bytes, size_t size)
+{
+    bool holds;
+
+    spin_lock(&op.held_lock);
+    holds = op.holds;
+    if (holds)
+        ring_write(&op.held, bytes, size);
+    spin_unlock(&op.held_lock);
+    return holds;
+}
+
 static void log_write(const char *bytes, size_t size)
 {
-    if (atomic_load(&op.attached))
+    if (atomic_load(&op.attached) || log_held(bytes, size))
         return;
     if (!atomic_load(&op.started)) {
         serial_sink.write(bytes, size);
@@ -107,6 +132,53 @@ void operator_say(const char *format, ...)
         n = sizeof(text) - 2;
     text[n] = '\n';
     operator_write(text, n + 1);
+}
+
+/* --- the line for something else --- */
+
+void operator_hold(void)
+{
+    spin_lock(&op.held_lock);
+    op.holds = true;
+    ring_init(&op.held, held_memory, sizeof(held_memory));
+    op.held_at = 0;
+    spin_unlock(&op.held_lock);
+}
+
+/* All in one go, so that what is logged meanwhile comes behind: the serial port's ring has room for it. */
+void operator_let_go(void)
+{
+    char bytes[CHUNK];
+    uint64_t missed;
+    size_t n;
+
+    spin_lock(&op.held_lock);
+    while ((n = ring_read(&op.held, &op.held_at, bytes, sizeof(bytes), &missed)) > 0) {
+        if (missed)
+            serial_sink.write("[the log has more]\n", 19);
+        serial_sink.write(bytes, n);
+    }
+    op.holds = false;
+    spin_unlock(&op.held_lock);
+}
+
+bool operator_is_wanted(void)
+{
+    return atomic_load(&op.power);
+}
+
+size_t operator_read(char *bytes, size_t size, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint32_t seen = atomic_load(&op.word);
+        size_t n = serial_read(bytes, size);
+        uint64_t now = seam_time_ns();
+
+        if (n > 0 || now >= deadline_ns || operator_is_wanted())
+            return n;
+        seam_wait(&op.word, seen, deadline_ns < now + POLL_NS ? deadline_ns : now + POLL_NS);
+        serial_poll(); /* should an interrupt be lost */
+    }
 }
 
 static void editor_output(void *owner, const char *bytes, size_t size)

@@ -26,6 +26,17 @@ void operator_write(const char *bytes, size_t size);
 /* From now on keys go to that guest, and what it says comes here, until Ctrl-]. */
 void operator_attach(struct guest *g);
 
+/* While something else than text goes over the line, lines of the log are held back; they come when it is let go. */
+void operator_hold(void);
+void operator_let_go(void);
+/* What came over the line, from whoever is at its other end: waits for it until the deadline (seam_time_ns), or until the operator is
+ * wanted elsewhere. How many bytes; 0: none came. */
+size_t operator_read(char *bytes, size_t size, uint64_t deadline_ns);
+/* The power button was pressed: the command that runs is to come to its end. */
+bool operator_is_wanted(void);
+
+/* Sends a VM as a file (save.c): for the command save. */
+void save_vm(struct guest *g);
 /* As the command poweroff does. */
 void command_power_off(void);
 /* Obeys a line; and the nth word that may stand behind `text`, for completion. */

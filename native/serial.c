@@ -269,6 +269,16 @@ size_t serial_room(void)
     return queued < SEND_RING ? (size_t)(SEND_RING - queued) : 0;
 }
 
+bool serial_sent(void)
+{
+    bool sent;
+
+    spin_lock(&port.lock);
+    sent = !to_send();
+    spin_unlock(&port.lock);
+    return sent;
+}
+
 size_t serial_read(char *buf, size_t size)
 {
     uint64_t missed;

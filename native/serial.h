@@ -20,6 +20,8 @@ void serial_enable_interrupts(void);
 void serial_write(const char *bytes, size_t size);
 /* How many bytes can be queued now without a loss, for who has more and can wait (a guest's output). */
 size_t serial_room(void);
+/* Nothing waits to be sent any more, but for what the port itself holds. */
+bool serial_sent(void);
 /* Takes what was received; how many bytes. */
 size_t serial_read(char *buf, size_t size);
 /* Called without a lock after something was received, by whoever found it (serial_interrupt, serial_poll). NULL:
