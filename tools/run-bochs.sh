@@ -4,25 +4,27 @@
 #
 # Boots an ISO in Bochs, on a processor with VT-x, BIOS only, and prints what comes out of its first serial port.
 #
-#   tools/run-bochs.sh [-n CPUS] [-m MIB] [-i INSTRUCTIONS_PER_US] [-p PROCESSOR] [-u TEXT] SECONDS ISO
+#   tools/run-bochs.sh [-n CPUS] [-m MIB] [-i INSTRUCTIONS_PER_US] [-p MODEL] [-u TEXT] [-s HOST:PORT] SECONDS ISO
 #
 # After SECONDS at most it is ended, or earlier when a line with TEXT has come. Status 0: TEXT came, or none
-# was asked for.
+# was asked for. -p: another processor ("bochs --help cpu" has the list). -s: the serial port is a connection to
+# that address, where somebody listens, and nothing is printed.
 # Bochs's own log is in build/logs/bochs.log, where it says why if it has stopped by itself.
 set -u
-cpus=1 mib=512 ips=50 processor=corei7_skylake_x until=
-while getopts n:m:i:p:u: option; do
+cpus=1 mib=512 ips=50 model=corei7_skylake_x until= socket=
+while getopts n:m:i:p:u:s: option; do
     case $option in
     n) cpus=$OPTARG ;;
     m) mib=$OPTARG ;;
     i) ips=$OPTARG ;;
-    p) processor=$OPTARG ;;
+    p) model=$OPTARG ;;
     u) until=$OPTARG ;;
+    s) socket=$OPTARG ;;
     *) exit 2 ;;
     esac
 done
 shift $((OPTIND - 1))
-[ $# -eq 2 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 3,9p >&2; exit 2; }
+[ $# -eq 2 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 3,10p >&2; exit 2; }
 seconds=$1 iso=$(realpath "$2")
 
 dir=$(mktemp -d) || exit 1
@@ -37,16 +39,18 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
+serial="mode=file, dev=$dir/serial"
+[ -z "$socket" ] || serial="mode=socket-client, dev=$socket"
 # The display that waits for nobody. Without VBE: GRUB corrupts its heap when it asks Bochs's for a mode.
 cat >"$dir/rc" <<END
-cpu: model=$processor, count=$cpus, ips=$((ips * 1000000)), reset_on_triple_fault=0
+cpu: model=$model, count=$cpus, ips=$((ips * 1000000)), reset_on_triple_fault=0
 memory: guest=$mib, host=$mib
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path=$iso, status=inserted
 boot: cdrom
-com1: enabled=1, mode=file, dev=$dir/serial
+com1: enabled=1, $serial
 display_library: rfb, options="timeout=0"
 vga: extension=none
 clock: sync=none

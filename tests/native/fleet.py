@@ -226,7 +226,7 @@ def test_own_guests():
         guest, _, vcpus = entry.partition(" ")
         runs[guest + vcpus] = (guest, int(vcpus or 1), f"{guest} --exit-port" + (f" -c {vcpus}" if vcpus else ""))
     iso = make_image(debian("beside", "6.1-cloud", memory="128M") +
-                     "".join(vm(name, f"bin/{guest}.elf", memory="64M", vcpus=vcpus, exit_port=True, autostart=False)
+                     "".join(vm(name, f"bin/{guest}.elf", memory="128M", vcpus=vcpus, exit_port=True, autostart=False)
                              for name, (guest, vcpus, run) in runs.items()))
     bad = []
     with Operator(iso, memory=1024) as o:

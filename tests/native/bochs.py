@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Lodge authors
+"""Engine vmx: guests on the bare-metal image in Bochs, whose processor has VT-x (docs/rig.md).
+
+  bochs.py BUILD [NAME...]
+
+Prints "ok NAME" or "not ok NAME" for each test. Without names: those of the short form; LODGE_NIGHTLY: all.
+Our own guests run as tests/native/exceptions-bochs says; a NAME that is none of a test chooses among them by
+what is in the run's name ("fatal64", "smp --exit-port -c 2").
+"""
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+from bochs_line import Bochs
+from own_guests import FLEET, NIGHTLY, Options, die_runs, fleet_of, perform, system_runs
+
+BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRATCH = tempfile.TemporaryDirectory()
+OPTIONS = Options([f"{HERE}/exceptions-bochs"], 30 if NIGHTLY else 6)
+BOOT = 900   # seconds for a Debian, beside others
+START = 180  # for Lodge
+MEMORY = 512
+TESTS, LONG = {}, set()
+
+# Each shows another part of the engine: nested tables, events, windows, MSRs, what leaves what is emulated,
+# vCPUs, real mode, ends.
+SHORT = ("paging --exit-port", "gates --exit-port", "msr --exit-port", "interrupts --exit-port", "fpu --exit-port",
+         "debug --exit-port", "real32 --exit-port", "task32 --exit-port", "smp --exit-port -c 1",
+         "fatal64 -m 64M --exit-port --append null-idt", "fatal32 -m 64M --exit-port --append null-idt",
+         "spin -m 64M --exit-port --append halt", "spin -m 64M --exit-port -c 2 --append faults")
+# On two CPUs.
+TWO = ("smp --exit-port -c 2", "smp --exit-port -c 4", "codegen --exit-port -c 2")
+
+
+def test(function):
+    TESTS[function.__name__.removeprefix("test_")] = function
+    return function
+
+
+def long(function):
+    LONG.add(function.__name__.removeprefix("test_"))
+    return test(function)
+
+
+def check(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def make_image(text):
+    fleet, iso = (os.path.join(SCRATCH.name, f) for f in ("fleet.toml", "image.iso"))
+    with open(fleet, "w") as f:
+        f.write(text)
+    subprocess.run([f"{BUILD}/lodge", "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return iso
+
+
+def power_off(o):
+    o.command("poweroff")
+    check(o.ends(60) == 0, "it is not off")
+
+
+def report(run, problems, began):
+    for p in problems:
+        print("  " + p.replace("\r", "").replace("\n", "\n  "))
+    print(f"{'not ok' if problems else 'ok'} {run.name} ({time.monotonic() - began:.1f} s)", flush=True)
+    return bool(problems)
+
+
+def run_own(runs, **machine):
+    """One after the other; a machine for each FLEET of them, at most. False if any failed."""
+    failed = 0
+    for first in range(0, len(runs), FLEET):
+        some = runs[first:first + FLEET]
+        with Bochs(make_image(fleet_of(BUILD, some)), memory=MEMORY, **machine) as o:
+            o.expect(rb"engine vmx", START)
+            o.expect(rb"lodge> ")
+            for n, run in enumerate(some):
+                began = time.monotonic()
+                failed += report(run, perform(o, f"r{n}", run, OPTIONS), began)
+            power_off(o)
+    check(not failed, f"{failed} runs failed")
+
+
+def all_runs():
+    return [r for r in (*system_runs(), *die_runs()) if OPTIONS.exceptions.outcome(r) != "not run"]
+
+
+def named(names):
+    runs = {r.name: r for r in all_runs()}
+    return [runs[n] for n in names]
+
+
+@test
+def test_own_guests():
+    run_own(named(SHORT))
+
+
+@test
+def test_own_guests_on_two_cpus():
+    run_own(named(TWO[:1] if not NIGHTLY else TWO), cpus=2)
+
+
+@long
+def test_all_own_guests():
+    run_own(all_runs())
+    unused = OPTIONS.exceptions.unused([*system_runs(), *die_runs()])
+    check(not unused, f"exceptions for what is not run: {unused}")
+
+
+@test
+def test_no_vmx():
+    """A processor of Intel's with 64 bits and without VT-x."""
+    iso = make_image(fleet_of(BUILD, named(SHORT[:1])))
+    with Bochs(iso, memory=256, cpu="p4_prescott_celeron_336") as o:
+        o.expect(rb"this machine can run no guests: its processors have neither AMD-V nor VT-x", START)
+        o.command("start r0", rb"r0 does not start: this machine can run no guests")
+        power_off(o)
+
+
+@long
+def test_debian():
+    """Debian 6.1, used on its own console, to its own end."""
+    where = f"{BUILD}/guests/debian-6.1-cloud"
+    iso = make_image(f'[[vm]]\nname = "debian"\nkernel = "{where}/vmlinuz"\ninitrd = "{where}/initrd"\n'
+                     'append = "console=ttyS0"\nmemory = "128M"\n')
+    with Bochs(iso, memory=MEMORY) as o:
+        o.expect(rb"engine vmx", START)
+        o.command("console debian", rb"comes back")
+        o.expect(rb"This is a Debian kernel", BOOT)
+        o.send("uname -r; echo $((6*7))\r")
+        check(o.expect(rb"\n(\d+\.\d+)[^\r\n]*\r\n42\r", BOOT).group(1) == b"6.1", "another kernel")
+        o.send("dmesg -r | grep '^<[0-4]>' | wc -l; grep -o -m 1 -w hypervisor /proc/cpuinfo\r")
+        check(o.expect(rb"\n(\d+)\r\nhypervisor\r", BOOT).group(1) == b"0", "warnings")
+        o.send("\x1d")
+        o.command("ps", rb"debian +running +1 +128")
+        o.command("console debian", rb"comes back")
+        o.send("poweroff -f\r")
+        o.expect(rb"Power down", BOOT)
+        o.send("\x1d")
+        o.expect(rb"lodge> ")
+        o.command("ps", rb"debian +off[^\r\n]*powered off", BOOT)
+        power_off(o)
+
+
+def choose(names):
+    tests = [n for n in names if n in TESTS]
+    words = [n for n in names if n not in TESTS]
+    runs = [r for r in all_runs() if any(w in r.name for w in words)]
+    chosen = {n: TESTS[n] for n in tests or ([] if words else [t for t in TESTS if NIGHTLY or t not in LONG])}
+    if words:
+        chosen["chosen"] = lambda: run_own(runs)
+    return chosen
+
+
+def main():
+    failed = False
+    for name, function in choose(sys.argv[2:]).items():
+        began = time.monotonic()
+        try:
+            function()
+            print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
+        except (AssertionError, OSError, subprocess.SubprocessError):
+            failed = True
+            traceback.print_exc(file=sys.stdout)
+            print(f"not ok {name}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+main()
