@@ -63,7 +63,7 @@ def make_image(text):
 
 def power_off(o):
     o.command("poweroff")
-    check(o.ends(60) == 0, "it is not off")
+    check(o.ends(START) == 0, f"it is not off: {o.output[-600:]}")
 
 
 def report(run, problems, began):

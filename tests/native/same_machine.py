@@ -68,7 +68,7 @@ def printed(o, run):
     """What the guest prints, as a dictionary."""
     # Both at once: it is looked at before it has said more than the operator is shown of the past.
     o.send(f"start {name_of(run)}\rconsole {name_of(run)}\r")
-    o.expect(rb"comes back\r\n", 60)
+    o.expect(rb"comes back\r\n", GUEST)  # at once, but for a large memory that is zeroed
     text = o.expect(rb"(?s)^.*end: 1\r?\n", GUEST).group(0).decode(errors="replace").replace("\r", "")
     o.send("\x1d")
     o.expect(rb"lodge> ")
