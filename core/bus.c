@@ -138,8 +138,15 @@ static uint8_t region_access(const struct bus_region *r, uint64_t offset, uint8_
     return size;
 }
 
+/* Does the device take an access of 1, 2, 4 or 8 bytes as it is? */
+static bool takes(const struct bus_region *r, uint64_t offset, uint8_t size)
+{
+    return size >= r->ops->min_size && size <= r->ops->max_size && offset + size <= r->size &&
+           (r->ops->unaligned || (offset & (size - 1u)) == 0);
+}
+
 /* Walks over one access; returns whether any device answered. */
-static bool bus_access(struct bus *b, uint64_t address, uint8_t size, bool write, uint64_t *value)
+static bool bus_access_pieces(struct bus *b, uint64_t address, uint8_t size, bool write, uint64_t *value)
 {
     bool answered = false;
     uint64_t result = 0;
@@ -164,6 +171,19 @@ static bool bus_access(struct bus *b, uint64_t address, uint8_t size, bool write
     if (!write)
         *value = result;
     return answered;
+}
+
+/* Nearly all accesses are as the device takes them. */
+static bool bus_access(struct bus *b, uint64_t address, uint8_t size, bool write, uint64_t *value)
+{
+    struct bus_region *r = region_at(b, address);
+    if (unlikely(!r || !takes(r, address - r->base, size)))
+        return bus_access_pieces(b, address, size, write, value);
+    struct bus_access a = {address - r->base, *value & mask_of(size), size, write};
+    call_device(r, &a);
+    if (!write)
+        *value = a.value & mask_of(size);
+    return true;
 }
 
 bool bus_read(struct bus *b, uint64_t address, uint8_t size, uint64_t *value)

@@ -95,9 +95,16 @@ static uint8_t pending(const struct uart *u)
     return IIR_NONE;
 }
 
+/* Most accesses leave the line as it is, and nobody is told. After a reset or load it is said once: what is at the
+ * other end was reset or loaded, too. */
 static void update(struct uart *u)
 {
-    irq_line_set(&u->irq, pending(u) != IIR_NONE);
+    bool level = pending(u) != IIR_NONE;
+    if (u->line_said && u->line == level)
+        return;
+    u->line_said = true;
+    u->line = level;
+    irq_line_set(&u->irq, level);
 }
 
 /* --- receiver --------------------------------------------------------------------------------- */
@@ -454,6 +461,7 @@ static int uart_load(void *object, struct state_reader *r)
     struct uart *u = object;
     lock_take(&u->vm->board_lock);
     get(u, r);
+    u->line_said = false;
     vm_timer_set(u->vm, &u->timer, u->timeout_at);
     lock_release(&u->vm->board_lock);
     return OK;
@@ -471,6 +479,7 @@ void uart_reset(struct uart *u)
     u->divisor = 1;
     u->thr_interrupt = false;
     fifo_clear(u);
+    u->line_said = false;
     update(u);
     tell_room(u);
 }

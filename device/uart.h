@@ -38,6 +38,7 @@ struct uart {
     bool thr_interrupt;  /* the transmitter became empty, and IIR has not said so yet */
     bool timeout;        /* receive timeout is pending */
     uint64_t timeout_at; /* VM clock, or VM_TIMER_NEVER */
+    bool line, line_said; /* the line's level, if it was said since the last reset or load; not saved */
     bool refused;        /* uart_receive took less than it was offered: call room; not saved */
 };
 
