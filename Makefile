@@ -513,6 +513,19 @@ bench-kvm: setup-bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge guests own-guests rig
 	@tools/bench-kvm.sh $(O)
 
+## bench-native   exits and instructions of the bare-metal image beside kvm_amd and QEMU (docs/bench.md)
+$(B)/count.so: tools/bench-native/count.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)
+	$(Q)$(CC) -O2 -Wall -Wextra -fPIC -shared -fvisibility=hidden -o $@ $<
+$(B)/xen: tools/fetch-xen.sh
+	tools/fetch-xen.sh $@
+.PHONY: bench-native
+bench-native: setup-bench
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(O)/lodge native guests own-guests $(B)/count.so
+	-@$(MAKE) --no-print-directory rig $(B)/xen
+	@python3 tools/bench_native.py $(O)
+
 test-programs: all $(UNIT_BINS) $(HOSTED_UNIT_BINS) $(ENGINE_UNIT_BINS) $(O)/test/lodge-fake-kvm \
     $(O)/differential/differential $(O)/differential/blocks fuzz $(O)/asan/lodge guests own-guests kvm-test $(B)/initrd native native-test
 
