@@ -225,7 +225,7 @@ static void say_result(const struct picture *p, uint64_t began)
     if (p->line.state == YMODEM_CANCELLED)
         why = "it was cancelled";
     else if (p->line.state == YMODEM_SILENT)
-        why = p->line.offset || p->line.block ? "the receiver says nothing any more" : "nobody receives it";
+        why = p->line.frame_size ? "the receiver says nothing any more" : "nobody receives it";
     else if (p->line.state == YMODEM_FAILED)
         why = "the receiver does not take it";
     else

@@ -30,6 +30,8 @@ ATTEMPTS = 3
 BOOT = 120
 RECEIVE = 1800  # a Debian has 50 MiB to send
 BAD = re.compile(rb"FAIL|Oops|Call Trace|BUG: |soft lockup|rcu_sched self|Kernel panic|unstable|segfault")
+# What Linux says of its processor when that stood still for some ms while a timer's interrupt was served: QEMU, on a host with other work.
+STOOD_STILL = re.compile(rb"\n<4>\[[^\n]*hrtimer: interrupt took \d+ ns\r")
 # noxsave: a Linux that moves between QEMU's processor and another must not use it (docs/rig.md). init_on_free: fewer pages
 # that are not zero, so that there is less to send.
 DEBIAN = "console=ttyS0 noxsave init_on_free=1"
@@ -105,14 +107,16 @@ def clock(g, before=0):
             return now
 
 
-def end_load(g):
-    """Every result is right, and the kernel has said nothing at warning level."""
+def end_load(g, excused=None):
+    """Every result is right, and the kernel has said nothing at warning level but what is excused."""
     g.send("end\r")
     text = g.expect(rb"(?s).*load: (pass|FAIL)\s", 120).group()
     check(not BAD.search(text), text[-3000:])
-    g.send("dmesg -r | grep '^<[0-4]>' | wc -l\r")
-    found = g.expect(rb"\n(\d+)\r\n", 60).group(1)
-    check(found == b"0", f"{found} lines of warnings")
+    g.send("dmesg -r | grep '^<[0-4]>'; echo that-is-$((1+1))\r")
+    found = g.expect(rb"(?s).*that-is-2\r\n", 60).group()
+    if excused:
+        found = excused.sub(b"", found)
+    check(b"\n<" not in found, f"warnings: {found}")
 
 
 class Hosted:
@@ -324,7 +328,7 @@ def test_nobody_receives():
 @long
 def test_no_memory_for_a_copy():
     """It rests until it has been sent."""
-    with Operator(make_image(moved("one")), memory=96 + 64, cpus=1) as o:
+    with Operator(make_image(moved("one")), memory=98, cpus=1) as o:
         o.expect(rb"one starts", 90)
         one = check_runs(o, "one", [0, 0, 0])
         o.command("save one", rb"one rests until this is over(?s:.*)" + READY)
@@ -345,7 +349,7 @@ def save_debian(o, name, others):
     file = receive(o, name)
     attach(o, name)
     clock(o, before)
-    end_load(o)
+    end_load(o, STOOD_STILL)
     detach(o)
     for other in others:
         check_runs(o, other, [0, 0, 0])
@@ -385,7 +389,7 @@ def test_debian_there_and_back():
         o.expect(rb"one starts", 120)
         attach(o, "one")
         clock(o, before)
-        end_load(o)
+        end_load(o, STOOD_STILL)
         detach(o)
         off(o)
 
