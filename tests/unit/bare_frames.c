@@ -108,17 +108,17 @@ static void test_owned_run(void)
     setup();
     at = frames_alloc_large(FRAME_GUEST + 1);
     CHECK_EQ(at % (2 << 20), 0);
-    CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_GUEST + 1), 2 << 20);
-    CHECK_EQ(frames_owned_run(at + 4096, 4 << 20, FRAME_GUEST + 1), (2 << 20) - 4096);
-    CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_GUEST + 2), 0);
+    CHECK_EQ(frames_not_of(FRAME_GUEST + 1, at, 2 << 20) - at, 2 << 20);
+    CHECK_EQ(frames_not_of(FRAME_GUEST + 1, at + 4096, 4 << 20) - (at + 4096), (2 << 20) - 4096);
+    CHECK_EQ(frames_not_of(FRAME_GUEST + 2, at, 2 << 20) - at, 0);
     for (uint64_t i = 0; i < 12; i++) {
         frames_free(hw_virt(at + i * 4096), 1);
-        CHECK_EQ(frames_owned_run(at, i * 4096, FRAME_FREE), i * 4096);
-        CHECK_EQ(frames_owned_run(at, 2 << 20, FRAME_FREE), (i + 1) * 4096);
-        CHECK_EQ(frames_owned_run(at + i * 4096, 2 << 20, FRAME_GUEST + 1), 0);
-        CHECK_EQ(frames_owned_run(at + (i + 1) * 4096, 2 << 20, FRAME_GUEST + 1), (2 << 20) - (i + 1) * 4096);
+        CHECK_EQ(frames_not_of(FRAME_FREE, at, i * 4096) - at, i * 4096);
+        CHECK_EQ(frames_not_of(FRAME_FREE, at, 2 << 20) - at, (i + 1) * 4096);
+        CHECK_EQ(frames_not_of(FRAME_GUEST + 1, at + i * 4096, 2 << 20) - (at + i * 4096), 0);
+        CHECK_EQ(frames_not_of(FRAME_GUEST + 1, at + (i + 1) * 4096, 2 << 20) - (at + (i + 1) * 4096), (2 << 20) - (i + 1) * 4096);
     }
-    CHECK_EQ(frames_owned_run(UINT64_C(1) << 40, 4096, FRAME_NOT_RAM), 0);
+    CHECK_EQ(frames_not_of(FRAME_NOT_RAM, UINT64_C(1) << 40, 4096) - (UINT64_C(1) << 40), 0);
 }
 
 /* All of it in large frames; what is not whole blocks stays for small ones. */
