@@ -3,7 +3,7 @@
 /* Code that is made in masses, and by one processor for another: more than any cache of translations
  * holds, more targets than any table of jumps, pages that are rewritten by all processors in turn
  * through aliases, code and data in one page. Results are exact: who has seen that code is ready and
- * serialises runs the new code (SDM 3A, 8.1.3). */
+ * serialises runs the new code (SDM 3A, 8.1.3). Needs 128 MiB of memory. */
 #include "guests/lib/guest.h"
 
 #define ptr(a) ((void *)(uintptr_t)(a))
@@ -180,8 +180,18 @@ static void test_rewrite_own(void)
     run_on_all(rewrite_own);
 }
 
+/* Writes to nowhere are lost. */
+static void check_memory(void)
+{
+    volatile uint64_t *last = ptr(SHARED + 0x20000);
+    *last = 0x1122334455667788;
+    if (*last != 0x1122334455667788)
+        guest_die("less than 128 MiB of memory");
+}
+
 int main(void)
 {
+    check_memory();
     cpus = smp_count();
     if (cpus > 1)
         smp_start(others);
