@@ -183,6 +183,48 @@ def test_saved_hosted():
         check(o.ends(60) == 0, "it is not off")
 
 
+def use_tiny(o, name, key):
+    """guests/bench/steady.c hears the key, and its next unit is right."""
+    o.command(f"console {name}", rb"comes back")
+    o.send(key)
+    o.expect(rb'heard "' + key.encode() + rb'" in unit \d+\r?\n', 120)
+    wrong = o.expect(rb"unit \d+: \d+ ticks, (\d+) wrong\r?\n", 120).group(1)
+    check(wrong == b"0", f"{name}: {wrong} results are wrong")
+    o.send("\x1d")
+
+
+@long
+@again
+def test_ten_guests():
+    """Three Debians and seven that compute without end, in 620 MiB; each is used on its own console."""
+    debians = {"old1": b"6.1", "old2": b"6.1", "new": b"6.12"}
+    tiny = [f"tiny{n}" for n in range(7)]
+    iso = make_image(debian("old1", "6.1-cloud", memory="128M") + debian("old2", "6.1-cloud", memory="128M") +
+                     debian("new", "6.12-cloud", "clearcpuid=cx16", memory="192M") +
+                     "".join(vm(name, "bin/steady.elf", append=f"seed={n}", memory="16M", autostart=False)
+                             for n, name in enumerate(tiny)))
+    with Operator(iso, memory=768, cpus=1) as o:
+        for _ in debians:
+            o.expect(rb"(old1|old2|new) starts", 90)
+        for name, release in debians.items():
+            use_debian(o, name, release)
+        for name in tiny:
+            o.command(f"start {name}", name.encode() + rb" starts", 60)
+        for name, key in zip(tiny, "abcdefg"):
+            use_tiny(o, name, key)
+        for name, release in debians.items():  # beside the seven
+            o.command(f"console {name}", rb"comes back")
+            o.send(f"echo {name}-$((6*7)); uname -r\r")
+            found = o.expect(rb"\n" + name.encode() + rb"-42\r\n(\d+\.\d+)\.", 180).group(1)
+            check(found == release, f"{name}: {found}")
+            o.send("\x1d")
+        o.command("ps", rb"(?s)old1 +running.*old2 +running.*new +running" + b"".join(rb".*tiny%d +running" % n for n in range(7)))
+        for name in (*tiny, *debians):
+            o.command(f"kill {name}", name.encode() + rb" was ended", 60)
+        o.command("poweroff")
+        check(o.ends(60) == 0, "it is not off")
+
+
 # --- our own guests --------------------------------------------------------------------------------
 
 OWN = ("paging", "protection", "pcid", "gates", "debug", "syscalls", "interrupts", "fpu", "smp 1", "smp 2", "smp 4",
