@@ -241,46 +241,46 @@ def exceptions():
                     yield line.split("\t")[:2]
 
 
-def run_own(o, name, run):
+def start_own(o, name):
+    """How it ended, and what it said."""
     o.command(f"start {name}")
     end = o.expect(rb"\] " + name.encode() + rb" (wrote|died|did|was|does|ended)([^\r\n]*)\r\n", 60).group(0).decode().strip()
     o.command(f"console {name}", rb"comes back\r\n")
-    time.sleep(0.3)
-    while o.read(0.2):
-        pass
-    text, o.output = o.output.decode(errors="replace"), b""
     o.send("\x1d")
-    o.expect(rb"lodge> ")
+    return end, o.expect(rb"(?s)(.*)lodge> ").group(1).decode(errors="replace")
+
+
+def run_own(o, name, run):
+    for _ in range(ATTEMPTS):
+        end, text = start_own(o, name)
+        if "IMPOSSIBLE" not in text:  # an interrupt with IF clear: QEMU (docs/rig.md)
+            break
     passed, failed = set(re.findall(r"PASS (\w+)", text)), set(re.findall(r"FAIL (\w+)", text))
     excused = {what.lstrip("?") for pattern, what in exceptions() if fnmatch.fnmatch(run, pattern)}
     check(failed <= excused, f"{name}: {sorted(failed - excused)} failed")
     check("wrote the exit port" in end, f"{name}: {end}")
-    check(passed or failed, f"{name} said nothing")
-    check(failed or end.endswith("status 1"), f"{name}: {end}")
+    check(passed or failed or "=> fails" in excused, f"{name} said nothing")
+    check(failed or end.endswith("status 1") or "=> fails" in excused, f"{name}: {end}: {text[-700:]}")
 
 
 @long
-@again
 def test_own_guests():
-    """One after the other, while a Debian runs."""
+    """One after the other, on two CPUs. No Linux beside them: with two, QEMU makes it deadlock now and then."""
     runs = {}
     for entry in OWN:
         guest, _, vcpus = entry.partition(" ")
         runs[guest + vcpus] = (guest, int(vcpus or 1), f"{guest} --exit-port" + (f" -c {vcpus}" if vcpus else ""))
-    iso = make_image(debian("beside", "6.1-cloud", memory="128M") +
-                     "".join(vm(name, f"bin/{guest}.elf", memory="128M", vcpus=vcpus, exit_port=True, autostart=False)
+    iso = make_image("".join(vm(name, f"bin/{guest}.elf", memory="128M", vcpus=vcpus, exit_port=True, autostart=False)
                              for name, (guest, vcpus, run) in runs.items()))
     bad = []
     with Operator(iso, memory=1024) as o:
-        o.expect(rb"beside starts", 90)
-        o.expect(rb"lodge> ")
+        o.expect(rb"lodge> ", 90)
         for name, (_, _, run) in runs.items():
             try:
                 run_own(o, name, run)
             except AssertionError as e:
-                bad.append(str(e)[:300])
+                bad.append(str(e)[:900])
                 o.command(f"kill {name}")
-        use_debian(o, "beside", b"6.1")
     check(not bad, "\n".join(bad))
 
 

@@ -8,7 +8,6 @@ that must be as the run, or the exceptions (guests.py says of what form), say.
 import os
 import re
 import sys
-import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(TOP, "tests", "guests"))
@@ -57,12 +56,8 @@ def fleet_of(build, runs):
 def console_of(o, name):
     """What is shown of the console of a VM that is off: the last 4 KiB."""
     o.command(f"console {name}", rb"comes back\r\n")
-    while o.read(0.3):
-        pass
-    text, o.output = o.output, b""
     o.send("\x1d")
-    o.expect(rb"lodge> ")
-    return text.decode(errors="replace")
+    return o.expect(rb"(?s)(.*)lodge> ").group(1).decode(errors="replace")
 
 
 def until_end(o, name, seconds):
