@@ -312,6 +312,48 @@ static void take_input(struct home *h, struct control_client *c)
         drop(h, c);
 }
 
+/* Those that have not been sent all, into p and who; how many. */
+static uint32_t consoles_behind(struct home *h, struct pollfd *p, struct control_client **who)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
+        struct control_client *c = &h->control.client[i];
+
+        if (c->role != CONTROL_CONSOLE || !console_ring_has(&h->console.ring, c->seen))
+            continue;
+        p[count] = (struct pollfd){.fd = c->fd, .events = POLLOUT};
+        who[count++] = c;
+    }
+    return count;
+}
+
+void control_flush(struct home *h, uint32_t stalled_ms, uint32_t all_ms)
+{
+    const uint64_t ms = 1000000;
+    uint64_t now = seam_time_ns(), end = now + all_ms * ms, patience = now + stalled_ms * ms;
+    struct control_client *who[CONTROL_CLIENTS];
+    struct pollfd p[CONTROL_CLIENTS];
+    uint32_t count;
+
+    while ((count = consoles_behind(h, p, who)) > 0 && now < end && now < patience) {
+        uint64_t until = end < patience ? end : patience;
+
+        (void)poll(p, count, (int)((until - now) / ms) + 1);
+        now = seam_time_ns();
+        for (uint32_t i = 0; i < count; i++) {
+            uint64_t before = who[i]->seen;
+
+            if (p[i].revents & (POLLHUP | POLLERR)) {
+                drop(h, who[i]);
+            } else if (p[i].revents & POLLOUT) {
+                send_console(h, who[i]);
+                patience = who[i]->seen != before ? now + stalled_ms * ms : patience;
+            }
+        }
+    }
+}
+
 /* --- the event loop ------------------------------------------------------------------------------
  */
 

@@ -42,6 +42,9 @@ int must_check control_open(struct home *h, char *message);
  * have descriptors). control_handle gets the same. */
 uint32_t control_want(struct home *h, struct pollfd *p);
 void control_handle(struct home *h, const struct pollfd *p, uint32_t count);
+/* At the VM's end: its consoles get what the guest printed last. Waits for those who are slow, all_ms at most, and stalled_ms
+ * for those who take nothing. */
+void control_flush(struct home *h, uint32_t stalled_ms, uint32_t all_ms);
 /* The machine was reset: nothing is frozen any more. */
 void control_reset(struct home *h);
 /* Work in small pieces. In how many ms to call again, -1: no need. */

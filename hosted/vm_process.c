@@ -367,6 +367,14 @@ static void reset(struct home *h)
     }
 }
 
+static void flush_consoles(struct home *h)
+{
+    if (h->signal)
+        control_flush(h, FLUSH_SIGNAL_STALLED_MS, FLUSH_SIGNAL_MS);
+    else
+        control_flush(h, FLUSH_STALLED_MS, FLUSH_MS);
+}
+
 static void flush(const struct home *h, struct outstream *s, unsigned int stalled_ms)
 {
     if (h->signal)
@@ -379,6 +387,7 @@ static enum lodge_status finish(struct home *h, bool all_out)
 {
     enum lodge_status status;
 
+    flush_consoles(h);
     flush(h, &h->out, FLUSH_STALLED_MS);
     if (h->console.last.length && terminal_is_raw())
         say_raw("\n"); /* the guest stopped in the middle of a line */

@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 
 RUNTIME = path("runtime")
@@ -53,6 +54,23 @@ def connect(name):
 def request(s, text):
     s.send(text)
     return s.recv(65536)
+
+
+class Gather(threading.Thread):
+    """Reads a program's output to its end."""
+
+    def __init__(self, process):
+        super().__init__(daemon=True)
+        self.file, self.bytes = process.stdout, b""
+        self.start()
+
+    def run(self):
+        while more := os.read(self.file.fileno(), 65536):
+            self.bytes = (self.bytes + more)[-65536:]
+
+    def tail(self):
+        self.join(20 * SLOWER)
+        return self.bytes[-1000:]
 
 
 def test_where_it_is():
@@ -255,6 +273,24 @@ def test_consoles():
     check(read_until(p.stdout, b">") == b"<3>", "the other stays")
     end(p, "many")
     check(consoles[1].wait(timeout=20 * SLOWER) == OK, "a console ends with its VM")
+
+
+def test_console_of_a_vm_that_ends():
+    """It shows all that the VM's own output shows, to the last byte before the guest powers off, and of an endless flood."""
+    for n in range(10):
+        p = start("last")
+        c = subprocess.Popen([LODGE, "console", "last"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        read_until(c.stdout, b"ready\r\n")
+        own, attached = Gather(p), Gather(c)
+        if n % 5:
+            say(p, b"z" * 200 + b"o")
+            check(p.wait(timeout=20 * SLOWER) == OK, "powered off")
+        else:
+            say(p, b"f")
+            time.sleep(0.2)
+            end(p, "last")
+        check(c.wait(timeout=20 * SLOWER) == OK, "a console ends with its VM")
+        check(own.tail() == attached.tail(), f"{n}: {own.tail()[-100:]} and {attached.tail()[-100:]}")
 
 
 def test_console_on_a_terminal():
