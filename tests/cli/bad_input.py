@@ -217,7 +217,7 @@ def reset_after(change):
     """A run whose kernel something happens to, then a reset: the process, which has not ended."""
     copy = write("copy.elf", open(guest(), "rb").read())
     p = background("run", "-k", copy, "-m", "16M", stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     change(copy)
     p.stdin.write(b"r")
     p.stdin.flush()
@@ -229,7 +229,7 @@ def test_kernel_replaced_while_running():
     def replace(copy):
         os.rename(write("new.elf", b"not a kernel"), copy)
     p = reset_after(replace)
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     out, err = p.communicate(b"o", timeout=20)
     check(p.returncode == OK and err == b"", (p.returncode, err))
 
@@ -257,14 +257,14 @@ def with_module(size=3 << 20):
     """A run with an initrd that is large enough to come late: the process, and the file."""
     initrd = write("module", b"A" + bytes(size - 2) + b"Z")
     p = background("run", "-k", guest(), "-i", initrd, "-m", "32M", stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     return p, initrd
 
 
 def look(p):
     p.stdin.write(b"m")
     p.stdin.flush()
-    read_until(p.stdout, b"<Z>")
+    read_until(p, b"<Z>")
 
 
 def power_off(p):
@@ -278,7 +278,7 @@ def test_large_initrd():
     look(p)
     p.stdin.write(b"r")
     p.stdin.flush()
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     look(p)
     power_off(p)
 
@@ -326,7 +326,7 @@ def test_clock_in_large_initrd():
     p, _ = with_module()
     p.stdin.write(b"k")
     p.stdin.flush()
-    read_until(p.stdout, b"<y>")
+    read_until(p, b"<y>")
     power_off(p)
 
 

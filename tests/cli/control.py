@@ -24,7 +24,7 @@ SOCKETS = os.path.join(RUNTIME, "lodge")
 def start(name, *args):
     """A VM in the background, ready for keys; its output is a pipe."""
     p = background("run", "-k", guest(), "-m", "16M", "--name", name, *args, stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready\r\n")
+    read_until(p, b"ready\r\n")
     return p
 
 
@@ -36,7 +36,7 @@ def say(p, key):
 def ask(p, key):
     """Types a key; the guest's answer to it."""
     say(p, key)
-    return read_until(p.stdout, b">")
+    return read_until(p, b">")
 
 
 def end(p, name):
@@ -84,7 +84,7 @@ def test_where_it_is():
 
 def test_no_name_no_socket():
     p = background("run", "-k", guest(), "-m", "16M", stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready\r\n")
+    read_until(p, b"ready\r\n")
     check(os.listdir(SOCKETS) == [], os.listdir(SOCKETS))
     say(p, b"o")
     check(p.wait(timeout=20 * SLOWER) == OK, "power-off")
@@ -176,7 +176,7 @@ def test_pause_and_resume():
     check_refused(run("pause", "rest"), OPERATOR, "it is paused already", hint=False)
     check_refused(run("stop", "rest"), OPERATOR, "it is paused", hint=False)
     check_status(run("resume", "rest"), OK)
-    check(read_until(p.stdout, b">") == b"<1>", "goes on")
+    check(read_until(p, b">") == b"<1>", "goes on")
     check(clock("rest") - before < 400e6 * SLOWER + 200e6, "the pause was no time for it")
     check_refused(run("resume", "rest"), OPERATOR, "it is not paused", hint=False)
     end(p, "rest")
@@ -199,7 +199,7 @@ def test_begins_paused():
     check(not select.select([p.stdout], [], [], 0.3)[0], "it has run")
     check(clock("later") == 0, "its clock stands")
     check_status(run("resume", "later"), OK)
-    read_until(p.stdout, b"ready\r\n")
+    read_until(p, b"ready\r\n")
     end(p, "later")
 
 
@@ -233,7 +233,7 @@ def test_reset():
     p = start("again")
     check(ask(p, b"n") == b"<0>", "counts")
     check_status(run("reset", "again"), OK)
-    check(b"clean" in read_until(p.stdout, b"ready\r\n"), "zeroed memory")
+    check(b"clean" in read_until(p, b"ready\r\n"), "zeroed memory")
     check(ask(p, b"n") == b"<0>", "counts from the beginning")
     end(p, "again")
 
@@ -244,9 +244,9 @@ def test_detached():
     check_status(result, OK)
     check(result.out == "" and result.err == "", result)
     console = subprocess.Popen([LODGE, "console", "alone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    check(read_until(console.stdout, b"ready\r\n").endswith(b"clean\r\nready\r\n"), "output before is shown")
+    check(read_until(console, b"ready\r\n").endswith(b"clean\r\nready\r\n"), "output before is shown")
     say(console, b"n")
-    check(read_until(console.stdout, b">") == b"<0>", "keys")
+    check(read_until(console, b">") == b"<0>", "keys")
     say(console, b"o")
     check(console.wait(timeout=20 * SLOWER) == OK, "ends with the VM")
 
@@ -262,15 +262,15 @@ def test_consoles():
     consoles = [subprocess.Popen([LODGE, "console", "many"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 for _ in range(2)]
     for c in consoles:
-        read_until(c.stdout, b"ready\r\n")
+        read_until(c, b"ready\r\n")
     for n, one in enumerate([p, *consoles]):
         say(one, b"n")
         for other in [p, *consoles]:
-            check(read_until(other.stdout, b">") == b"<%d>" % n, f"{n}: all see it")
+            check(read_until(other, b">") == b"<%d>" % n, f"{n}: all see it")
     consoles[0].terminate()
     consoles[0].wait()
     say(consoles[1], b"n")
-    check(read_until(p.stdout, b">") == b"<3>", "the other stays")
+    check(read_until(p, b">") == b"<3>", "the other stays")
     end(p, "many")
     check(consoles[1].wait(timeout=20 * SLOWER) == OK, "a console ends with its VM")
 
@@ -280,7 +280,7 @@ def test_console_of_a_vm_that_ends():
     for n in range(10):
         p = start("last")
         c = subprocess.Popen([LODGE, "console", "last"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        read_until(c.stdout, b"ready\r\n")
+        read_until(c, b"ready\r\n")
         own, attached = Gather(p), Gather(c)
         if n % 5:
             say(p, b"z" * 200 + b"o")

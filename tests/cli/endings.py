@@ -26,7 +26,7 @@ def test_exit_port_not_offered():
     p = background("run", "-k", guest(), "-m", "16M", stdin=subprocess.PIPE)
     p.stdin.write(b"x")
     p.stdin.flush()
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     time.sleep(0.3)
     check(p.poll() is None, "a port that is not there ended the run")
     p.terminate()
@@ -98,7 +98,7 @@ def test_input_from_pipe_is_binary_clean():
 
 def test_input_ends():
     p = background("run", "-k", guest(), "-m", "16M")
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     time.sleep(0.3)
     check(p.poll() is None, "the end of input ended the run")
     p.terminate()
@@ -120,7 +120,7 @@ def seconds_to_stop(sig, status, key, *args):
     p = background("run", "-k", guest(), "-m", "16M", *args, stdin=subprocess.PIPE)
     p.stdin.write(key)
     p.stdin.flush()
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     time.sleep(0.2)
     began = time.monotonic()
     p.send_signal(sig)
@@ -150,7 +150,7 @@ def test_sighup_and_sigquit():
 def test_ignored_signals_stay_ignored():
     p = background("run", "-k", guest(), "-m", "16M",
                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     p.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     check(p.poll() is None, "nohup does not hold")
@@ -161,7 +161,7 @@ def test_ignored_signals_stay_ignored():
 
 def test_reader_goes_away():
     p = background("run", "-k", guest(), "-m", "16M", stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     p.stdout.close()
     p.stdin.write(b"f")
     p.stdin.flush()
@@ -176,7 +176,7 @@ def test_reader_stops_and_sigterm():
 
 def seconds_to_stop_without_reader():
     p = background("run", "-k", guest(), "-m", "16M", stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     p.stdin.write(b"f")
     p.stdin.flush()
     time.sleep(1.5)
@@ -199,7 +199,7 @@ def test_full_disk():
 
 def test_no_child_processes():
     p = background("run", "-k", guest(), "-m", "16M")
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     children = open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()
     p.terminate()
     p.communicate(timeout=20)
@@ -213,7 +213,7 @@ def status_of(pid):
 def test_privileges_are_dropped():
     inherited, other = os.pipe()
     p = background("run", "-k", guest(), "-m", "16M", "-c", "2", pass_fds=[inherited, other])
-    read_until(p.stdout, b"ready")
+    read_until(p, b"ready")
     tasks = os.listdir(f"/proc/{p.pid}/task")
     for task in tasks:
         s = status_of(f"{p.pid}/task/{task}")

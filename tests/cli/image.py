@@ -215,7 +215,7 @@ def saved():
     file = path("vm.saved")
     if not os.path.exists(file):
         p = background("run", "-k", guest(), "-m", "16M", "-c", "2", "--name", "vm", stdin=subprocess.PIPE)
-        read_until(p.stdout, b"ready\r\n")
+        read_until(p, b"ready\r\n")
         check_status(run("save", "vm", file), OK)
         check_status(run("kill", "vm"), OK)
         p.wait()

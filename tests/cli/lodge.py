@@ -104,7 +104,7 @@ def talk(keys, *args):
     p = background("run", "-k", guest(), "-m", "16M", *args, stdin=subprocess.PIPE)
     out = b""
     for key in keys:
-        out += read_until(p.stdout, b"ready\r\n")
+        out += read_until(p, b"ready\r\n")
         p.stdin.write(bytes([key]))
         p.stdin.flush()
     rest, err = p.communicate(timeout=LIMIT)
@@ -241,15 +241,15 @@ def background(*args, **kwargs):
     return p
 
 
-def read_until(stream, text):
-    """Reads from a pipe up to and with the text."""
+def read_until(p, text):
+    """Reads what a process in the background prints, up to and with the text."""
     got = b""
     end = time.monotonic() + LIMIT
     while text not in got:
         check(time.monotonic() < end, f"expected {text!r}, have {got!r}")
-        if select.select([stream], [], [], 0.1)[0]:
-            piece = os.read(stream.fileno(), 65536)
-            check(piece, f"expected {text!r}, ended with {got!r}")
+        if select.select([p.stdout], [], [], 0.1)[0]:
+            piece = os.read(p.stdout.fileno(), 65536)
+            check(piece, f"expected {text!r}, ended with {got!r}" + ("" if piece else f": {p.wait(LIMIT)}, {p.stderr.read()}"))
             got += piece
     return got
 

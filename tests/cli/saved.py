@@ -28,7 +28,7 @@ def start(name, *args):
         run("kill", line.split()[0])
     forget()
     p = background("run", "-k", guest(), "-m", "16M", "--name", name, *args, stdin=subprocess.PIPE)
-    read_until(p.stdout, b"ready\r\n")
+    read_until(p, b"ready\r\n")
     check(ask(p, b"p") == b"<p>" and ask(p, b"n") == b"<0>", "filled")
     return p
 
@@ -36,7 +36,7 @@ def start(name, *args):
 def ask(p, key):
     p.stdin.write(key)
     p.stdin.flush()
-    return read_until(p.stdout, b">")
+    return read_until(p, b">")
 
 
 def end(p, name):
@@ -192,7 +192,7 @@ def test_reset_of_a_restored_vm():
     p = restore(file, "-k", guest())
     p.stdin.write(b"r")
     p.stdin.flush()
-    check(b"clean" in read_until(p.stdout, b"ready\r\n"), "zeroed memory")
+    check(b"clean" in read_until(p, b"ready\r\n"), "zeroed memory")
     check(ask(p, b"n") == b"<0>" and ask(p, b"p") == b"<p>", "from the beginning")
     check_status(run("save", "vm", path("saved2")), OK)
     end(p, "vm")
@@ -207,7 +207,7 @@ def test_reset_after_a_save():
     for _ in range(3):
         check_status(run("save", "vm", path("saved")), OK)
         check_status(run("reset", "vm"), OK)
-        check(b"clean" in read_until(p.stdout, b"ready\r\n"), "zeroed memory")
+        check(b"clean" in read_until(p, b"ready\r\n"), "zeroed memory")
         check(ask(p, b"q") == b"<n>" and ask(p, b"p") == b"<p>" and ask(p, b"q") == b"<y>", "memory")
     end(p, "vm")
     forget()
@@ -254,7 +254,7 @@ def test_reset_of_forks():
         c = attach(name)
         check(ask(c, b"n") == b"<1>", "runs")
         check_status(run("reset", name), OK)
-        check(b"clean" in read_until(c.stdout, b"ready\r\n"), "zeroed memory")
+        check(b"clean" in read_until(c, b"ready\r\n"), "zeroed memory")
         check(ask(c, b"n") == b"<0>" and ask(c, b"q") == b"<n>", "from the beginning")
         check_status(run("kill", name), OK)
     check(ask(p, b"q") == b"<y>", "the original's memory")

@@ -40,7 +40,7 @@ ICOUNT = ["-icount", "shift=0,sleep=off"]
 FAIR = 0.9          # of what the neighbour gets beside a guest that only computes
 WINDOW = 24 if NIGHTLY else 12 # units of the neighbour that a speed is measured over
 UNITS = 3           # that a guest is watched for
-PATIENCE = 240 if NIGHTLY else 60 # such times after which a guest that should end has not
+PATIENCE = 600      # such times after which a guest that should end has not
 HUNG = 180          # seconds in which something has to be said, whatever the machine has to do
 IN_A_BOOT = 48      # a fleet has 64 VMs at most
 TINY = [f"tiny{n}" for n in range(10)]
@@ -115,7 +115,9 @@ def unit(o):
 
 
 def ask(o, key):
-    """Types a key, which the neighbour hears: what it says then is of now, whatever the console has shown of before."""
+    """Types a key, which the neighbour hears: what it says then is of now, whatever the console has shown of before. Not
+    before its first unit: until then it empties its FIFO."""
+    unit(o)
     o.send(key)
     return int(o.expect(rb'heard "' + key.encode() + rb'" in unit (\d+)\r?\n', HUNG).group(1))
 

@@ -242,7 +242,7 @@ def check_own_restored(file, before, khz, ran, setting=()):
 def test_own_guest():
     """Saved while others run, which go on; it goes on here, and under Linux with the translator and without; what was logged meanwhile comes
     afterwards. Before that: receivers that give up, or never begin, or talk nonsense."""
-    iso = make_image(moved("one") + moved("two") + own("late", "interrupts", "autostart = false\n"))
+    iso = make_image(moved("one") + moved("two") + own("late", "steady", "append = 'units=60'\nautostart = false\n"))
     with Operator(iso, memory=512, cpus=1) as o:
         khz = int(o.expect(rb"TSC: (\d+) kHz", 90).group(1))
         o.expect(rb"(one|two) starts", 60)

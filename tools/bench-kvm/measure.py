@@ -155,10 +155,10 @@ CREATIONS = 10
 KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_GET_API_VERSION, KVM_CREATE_IRQCHIP = 0xAE01, 0xAE41, 0xAE00, 0xAE60
 
 
-def exits_to_the_end(vmm):
+def exits_to_the_end(vmm, more=""):
     """From exec to power-off."""
     with Trace({"kvm/kvm_exit": ""}) as trace:
-        process = started(vmm.command("vmlinuz", NATIVE_APPEND, "initrd"))
+        process = started(vmm.command("vmlinuz", NATIVE_APPEND + more, "initrd"))
         wait_for("power-off", lambda: process.poll() is not None)
     if LINE not in output():
         sys.exit(f"bench-kvm: {vmm.name} did not get to userland\n{output()[-3000:]}")
@@ -188,7 +188,7 @@ def creation_once():
 def measure_for_native():
     peers = [vmm for vmm in VMMS if vmm.name != "lodge"]
     alone, whole_vm = map(min, zip(*(creation_once() for _ in range(CREATIONS))))
-    results = {vmm.name: {"exits": exits_to_the_end(vmm), "create": whole_vm, "create-vm": alone, **per_exit(vmm)}
+    results = {vmm.name: {"exits": exits_to_the_end(vmm), "exits-quiet": exits_to_the_end(vmm, " quiet"), "create": whole_vm, "create-vm": alone, **per_exit(vmm)}
                for vmm in peers}
     print("tsv: " + "\t".join(["row", *results]))
     for row in results[peers[0].name]:
