@@ -212,6 +212,20 @@ static bool run_once(struct guest *g)
     return atomic_load(&g->vm->stop_reason) == VM_STOP_RESET;
 }
 
+static void say_start(const struct guest *g)
+{
+    const struct isolation *i = &g->isolation;
+
+    log_line("%s starts: %llu MiB, %u vCPU%s, level %s", g->vm->name,
+             (unsigned long long)(g->storage_config.memory >> 20), g->vm->vcpu_count, g->vm->vcpu_count == 1 ? "" : "s",
+             g->level.name);
+    log_line("isolation: with %s, %u VM%s reach%s %llu pages, each its own (%llu of them read-only), by %llu tables that none "
+             "reaches",
+             g->vm->name, i->vms, i->vms == 1 ? "" : "s", i->vms == 1 ? "es" : "",
+             (unsigned long long)(i->writable + i->read_only), (unsigned long long)i->read_only,
+             (unsigned long long)i->tables);
+}
+
 static void live(struct guest *g)
 {
     set_state(g, GUEST_STARTS);
@@ -221,9 +235,7 @@ static void live(struct guest *g)
     g->exists = true;
     lock_release(&g->lock);
     g->started_ns = seam_time_ns();
-    log_line("%s starts: %llu MiB, %u vCPU%s, level %s", g->vm->name,
-             (unsigned long long)(g->storage_config.memory >> 20), g->vm->vcpu_count, g->vm->vcpu_count == 1 ? "" : "s",
-             g->level.name);
+    say_start(g);
     while (run_once(g)) {
         g->resets++;
         vm_clear_stop(g->vm);

@@ -15,6 +15,7 @@
 #include "core/vm.h"
 #include "machine/fleet.h"
 #include "machine/pc.h"
+#include "native/isolation.h"
 #include "native/ring.h"
 #include "native/spin.h"
 #include "x86/level.h"
@@ -68,6 +69,7 @@ struct guest {
         struct guest *guest;
         uint32_t id;
     } vcpu[VM_MAX_VCPUS];
+    struct isolation isolation; /* as proven when it started */
     uint64_t started_ns, resets;
     uint64_t ran_before_ns; /* by vCPUs' threads that are no more; under lock */
     bool restores;                  /* its first life goes on from a saved VM */

@@ -156,19 +156,12 @@ static int fill(struct guest *g, const struct saved *saved, char *message)
     return err ? err : guest_restore_machine(g, saved, message);
 }
 
-static int prove_isolation(const struct guest *g, char *message)
+static int prove_isolation(struct guest *g, char *message)
 {
-    struct isolation found;
-    int err = isolation_check(&found, message, GUEST_MESSAGE);
+    int err = isolation_check(&g->isolation, message, GUEST_MESSAGE);
 
-    if (err && found.broken != g) /* it may be running */
+    if (err && g->isolation.broken != g) /* it may be running */
         panic_words("%s", message);
-    if (!err)
-        log_line("isolation: with %s, %u VM%s reach%s %llu pages, each its own (%llu of them read-only), by %llu tables that none "
-                 "reaches",
-                 g->vm->name, found.vms, found.vms == 1 ? "" : "s", found.vms == 1 ? "es" : "",
-                 (unsigned long long)(found.writable + found.read_only), (unsigned long long)found.read_only,
-                 (unsigned long long)found.tables);
     return err;
 }
 
