@@ -212,6 +212,7 @@ UNIT_SRCS := $(sort $(wildcard tests/unit/*.c))
 UNIT_BINS := $(UNIT_SRCS:tests/unit/%.c=$(O)/test/bin/%)
 TEST_LIB_OBJS := $(patsubst %.c,$(O)/test/%.o,$(sort $(wildcard tests/lib/*.c)))
 UNIT_LIBS_decoder_zydis := -lZydis
+UNIT_LIBS_share_cpu := -lm
 
 $(O)/test/tests/%.o: tests/%.c
 	@mkdir -p $(@D)

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * What each VM has had and is owed: virtual time, limit, credit. The design stands in cpu.c.
+ *
+ * Ranges. phi: weight * SHARE_BURST_FACTOR << 10, at most 10000 * 4 * 2^10 < 2^26; one that bounds
+ * raise is at most 64 CPUs / lambda, held to PHI_MAX = 2^30; at least 1. ns that are turned into
+ * virtual time are a grant, a lag or a run between two looks: at most 2^30, held to it (who overran
+ * a slice by more than a second is not charged with more), so ns << 26 is at most 2^56. A VM's lag
+ * is held within 16 ms = 2^24 ns, and it has at most 64 grants of 1 ms at once, so phi * (v - base)
+ * is below 2^53 for each VM, and the sum over 2^9 VMs below 2^62. Differences of virtual times:
+ * 2^26 ns with phi 1 are 2^52.
+ */
+#include "core/clock.h"
+#include "share/cpu_private.h"
+
+enum { PHI_MAX = 1 << 30 };
+
+#define NS_MAX     ((int64_t)1 << 36) /* of an account */
+#define CHARGE_MAX ((int64_t)1 << 30)
+
+static uint64_t lower(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t bounded(int64_t v, int64_t low, int64_t high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+static uint64_t elapsed(uint64_t now, uint64_t since)
+{
+    return now > since ? now - since : 0;
+}
+
+static uint64_t percent(uint32_t p)
+{
+    return p * SHARE_CPU / 100;
+}
+
+/* --- the average ----------------------------------------------------------------------------- */
+
+/* The base moves along, so that `sum` stays small. */
+uint64_t share_virtual_now(struct share_cpus *s)
+{
+    int64_t step;
+
+    if (!s->phi)
+        return s->base;
+    step = s->sum / (int64_t)s->phi;
+    s->base += (uint64_t)step;
+    s->sum -= step * (int64_t)s->phi;
+    return s->base;
+}
+
+/* As of now: VMs have been charged with what they may still run. */
+static uint64_t virtual_of_past(struct share_cpus *s, uint64_t now)
+{
+    int64_t pending = bounded((int64_t)(s->ends - s->grants * now), -CHARGE_MAX, CHARGE_MAX);
+
+    return share_virtual_now(s) - (s->phi ? (uint64_t)share_to_virtual(pending, s->phi) : 0);
+}
+
+static int64_t part_of_sum(const struct share_cpus *s, const struct share_vm *vm)
+{
+    return (int64_t)(vm->v - s->base) * (int64_t)vm->phi;
+}
+
+static void include(struct share_cpus *s, struct share_vm *vm, uint64_t v, uint64_t phi)
+{
+    vm->v = v;
+    vm->phi = phi;
+    vm->quantum = (uint64_t)share_to_virtual(SHARE_SLICE_NS, phi);
+    s->phi += phi;
+    s->sum += part_of_sum(s, vm);
+}
+
+static void exclude(struct share_cpus *s, struct share_vm *vm)
+{
+    s->sum -= part_of_sum(s, vm);
+    s->phi -= vm->phi;
+}
+
+static int64_t lag_of(const struct share_vm *vm, uint64_t virtual_now)
+{
+    int64_t behind = (int64_t)(virtual_now - vm->v);
+    int64_t most = share_to_virtual(SHARE_LAG_MAX_NS, vm->phi);
+
+    return share_to_ns(bounded(behind, -most, most), vm->phi);
+}
+
+/* --- weights in effect ----------------------------------------------------------------------- */
+
+static uint64_t weight_of(const struct share_vm *vm)
+{
+    return (uint64_t)vm->terms.weight * (vm->bursts ? SHARE_BURST_FACTOR : 1);
+}
+
+/* What it can use, or may. */
+static void claim_of(struct share_vm *vm)
+{
+    struct share_claim *c = &vm->claim;
+
+    c->weight = weight_of(vm);
+    c->high = (vm->runnable ? vm->runnable : 1) * SHARE_CPU;
+    if (vm->terms.limit)
+        c->high = lower(c->high, percent(vm->terms.limit));
+    c->low = lower(percent(vm->terms.reservation), c->high);
+}
+
+/* phi of a rate, by the last division's lambda. */
+static uint64_t phi_of_rate(const struct share_cpus *s, uint64_t rate)
+{
+    uint64_t phi = (rate << (SHARE_PHI_SHIFT + SHARE_LAMBDA_SHIFT)) / s->lambda;
+
+    return phi > PHI_MAX ? PHI_MAX : phi ? phi : 1;
+}
+
+/* Who is held by what it can use cannot make up for what it has missed: it gets a bit more, which
+ * it cannot use, so that it goes before others. */
+static uint64_t phi_at_most(const struct share_cpus *s, const struct share_vm *vm)
+{
+    return phi_of_rate(s, vm->claim.high + vm->claim.high / 8);
+}
+
+static uint64_t phi_between(const struct share_cpus *s, struct share_vm *vm)
+{
+    uint64_t phi, low;
+
+    claim_of(vm);
+    phi = lower(vm->claim.weight << SHARE_PHI_SHIFT, phi_at_most(s, vm));
+    low = phi_of_rate(s, vm->claim.low);
+    return phi < low && vm->claim.low ? low : phi;
+}
+
+/* What it is owed stays. */
+static void reweigh(struct share_cpus *s, struct share_vm *vm, uint64_t phi)
+{
+    uint64_t v = share_virtual_now(s);
+    int64_t lag = lag_of(vm, v);
+
+    exclude(s, vm);
+    include(s, vm, v - (uint64_t)share_to_virtual(lag, phi), phi);
+}
+
+static void divide(struct share_cpus *s, uint64_t now)
+{
+    struct share_claim *first = NULL;
+
+    s->stale = false;
+    s->divided_at = now;
+    for (struct share_vm *vm = s->vms; vm; vm = vm->next) {
+        if (!vm->active)
+            continue;
+        vm->bursts = vm->credit > 0;
+        claim_of(vm);
+        vm->claim.next = first;
+        first = &vm->claim;
+    }
+    if (!first)
+        return;
+    s->lambda = share_divide(first, s->count * SHARE_CPU);
+    for (struct share_claim *c = first; c; c = c->next) {
+        struct share_vm *vm = container_of(c, struct share_vm, claim);
+        uint64_t phi = phi_between(s, vm);
+
+        if (phi != vm->phi)
+            reweigh(s, vm, phi);
+    }
+}
+
+void share_divide_if_due(struct share_cpus *s, uint64_t now)
+{
+    if (s->stale && elapsed(now, s->divided_at) >= SHARE_DIVIDE_NS)
+        divide(s, now);
+}
+
+/* --- limit ----------------------------------------------------------------------------------- */
+
+static int64_t bucket(const struct share_vm *vm)
+{
+    return (int64_t)((uint64_t)SHARE_BUCKET_NS * vm->terms.limit / 100);
+}
+
+static void refill(struct share_vm *vm, uint64_t now)
+{
+    uint64_t gained = scale_u64(elapsed(now, vm->tokens_at), vm->terms.limit, 100);
+    /* what that took to gain, so that nothing is lost to rounding */
+    uint64_t took = scale_u64(gained, 100, vm->terms.limit);
+
+    if (gained > (uint64_t)NS_MAX) {
+        gained = (uint64_t)NS_MAX;
+        took = elapsed(now, vm->tokens_at);
+    }
+    vm->tokens = bounded(vm->tokens + (int64_t)gained, -NS_MAX, bucket(vm));
+    vm->tokens_at += took;
+}
+
+uint64_t share_may_run(struct share_vm *vm, uint64_t now)
+{
+    if (!vm->terms.limit)
+        return SHARE_SLICE_NS;
+    refill(vm, now);
+    if (vm->tokens < SHARE_GRANT_MIN_NS)
+        return 0;
+    return lower((uint64_t)vm->tokens, SHARE_SLICE_NS);
+}
+
+uint64_t share_released_at(const struct share_vm *vm)
+{
+    uint64_t lacks = (uint64_t)(SHARE_GRANT_MIN_NS - vm->tokens);
+
+    return vm->tokens_at + scale_u64(lacks, 100, vm->terms.limit) + 1;
+}
+
+/* --- reservation ----------------------------------------------------------------------------- */
+
+bool share_is_due(struct share_vm *vm, uint64_t now)
+{
+    uint64_t rate = lower(vm->terms.reservation, vm->runnable * 100), gained;
+
+    if (likely(!rate))
+        return false;
+    gained = scale_u64(elapsed(now, vm->reserve_at), rate, 100);
+    if (gained > 0) {
+        vm->reserve_at += scale_u64(gained, 100, rate);
+        vm->reserve = bounded(vm->reserve + (int64_t)lower(gained, (uint64_t)NS_MAX),
+                              -SHARE_SLICE_NS, SHARE_LAG_MAX_NS);
+    }
+    return vm->reserve >= SHARE_SLICE_NS;
+}
+
+/* --- credit ---------------------------------------------------------------------------------- */
+
+/* What it saves up by doing nothing: its share of the machine if all VMs wanted theirs. */
+static uint64_t baseline(const struct share_cpus *s, const struct share_vm *vm)
+{
+    uint64_t rate = s->count * SHARE_CPU * vm->terms.weight / s->weight;
+
+    if (rate < percent(vm->terms.reservation))
+        rate = percent(vm->terms.reservation);
+    if (vm->terms.limit)
+        rate = lower(rate, percent(vm->terms.limit));
+    return lower(rate, vm->vcpu_count * SHARE_CPU);
+}
+
+/* It ran so long since the last time. */
+static void keep_credit(struct share_cpus *s, struct share_vm *vm, uint64_t ran, uint64_t now)
+{
+    uint64_t earned = scale_u64(elapsed(now, vm->credit_at), baseline(s, vm), SHARE_CPU);
+
+    if (!vm->terms.burst_ns)
+        return;
+    vm->credit_at = now;
+    vm->credit += (int64_t)lower(earned, (uint64_t)NS_MAX) - (int64_t)ran;
+    vm->credit = bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)vm->terms.burst_ns);
+}
+
+/* Whether it bursts is decided when it comes and at each division; it ends with its credit. */
+static void end_burst(struct share_cpus *s, struct share_vm *vm)
+{
+    vm->bursts = false;
+    reweigh(s, vm, phi_between(s, vm));
+    s->stale = true;
+}
+
+/* --- coming and going ------------------------------------------------------------------------ */
+
+/* What it owed has been worked off by its absence, at the rate that it had; what it was owed is
+ * kept, within a slice. */
+static int64_t lag_after_sleep(const struct share_vm *vm, uint64_t now)
+{
+    uint64_t worked_off = scale_u64(elapsed(now, vm->since), vm->rate, SHARE_CPU);
+
+    if (vm->lag >= 0)
+        return vm->lag;
+    return worked_off >= (uint64_t)-vm->lag ? 0 : vm->lag + (int64_t)worked_off;
+}
+
+/* Who comes with a lag moves the average: to be owed as much afterwards, it has to be so much
+ * further from where that was. */
+static int64_t lag_before_joining(const struct share_cpus *s, int64_t lag, uint64_t phi)
+{
+    uint64_t size = (uint64_t)(lag < 0 ? -lag : lag);
+
+    if (!s->phi)
+        return 0; /* there is nobody who could owe anything */
+    size = lower(scale_u64(size, s->phi + phi, s->phi), SHARE_LAG_MAX_NS);
+    return lag < 0 ? -(int64_t)size : (int64_t)size;
+}
+
+void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now)
+{
+    uint64_t v = virtual_of_past(s, now), phi;
+    int64_t lag;
+
+    keep_credit(s, vm, 0, now);
+    vm->bursts = vm->credit > 0;
+    phi = phi_between(s, vm);
+    lag = lag_before_joining(s, lag_after_sleep(vm, now), phi);
+    vm->active = true;
+    vm->reserve = vm->reserve < 0 ? vm->reserve : 0;
+    vm->reserve_at = now;
+    include(s, vm, v - (uint64_t)share_to_virtual(lag, phi), phi);
+    s->stale = true;
+}
+
+void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
+{
+    uint64_t v = virtual_of_past(s, now);
+
+    vm->lag = bounded(lag_of(vm, v), -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
+    vm->rate = scale_u64(s->count * SHARE_CPU, vm->phi, s->phi);
+    vm->since = now;
+    exclude(s, vm);
+    vm->active = false;
+    vm->bursts = false;
+    s->stale = true;
+}
+
+/* --- running --------------------------------------------------------------------------------- */
+
+static void charge(struct share_cpus *s, struct share_vm *vm, int64_t ns)
+{
+    int64_t step;
+
+    ns = bounded(ns, -CHARGE_MAX, CHARGE_MAX);
+    if (!vm->active) {
+        vm->lag = bounded(vm->lag - ns, -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
+        return;
+    }
+    step = share_to_virtual(ns, vm->phi);
+    vm->v += (uint64_t)step;
+    s->sum += step * (int64_t)vm->phi;
+}
+
+/* One that is held up by what is no share (it has not enough vCPUs, or a limit, or is pinned to a
+ * crowded CPU) is not owed all of it for ever; nobody else is owed so much. */
+static void forget_excess(struct share_cpus *s, struct share_vm *vm)
+{
+    uint64_t earliest = share_virtual_now(s) - 2 * vm->quantum;
+
+    if (!vm->active || !share_is_before(vm->v, earliest))
+        return;
+    s->sum += (int64_t)(earliest - vm->v) * (int64_t)vm->phi;
+    vm->v = earliest;
+}
+
+void share_grant(struct share_cpus *s, struct share_vm *vm, uint64_t ns, uint64_t now)
+{
+    forget_excess(s, vm);
+    charge(s, vm, (int64_t)ns);
+    vm->reserve -= (int64_t)ns;
+    s->grants++;
+    s->ends += now + ns;
+    if (vm->terms.limit)
+        vm->tokens -= (int64_t)ns;
+}
+
+void share_settle(struct share_cpus *s, struct share_vm *vm, uint64_t granted, uint64_t ran,
+                  uint64_t now)
+{
+    s->grants--;
+    s->ends -= now - ran + granted;
+    charge(s, vm, (int64_t)ran - (int64_t)granted);
+    vm->reserve += (int64_t)granted - (int64_t)ran;
+    if (vm->terms.limit)
+        vm->tokens = bounded(vm->tokens + (int64_t)granted - (int64_t)ran, -NS_MAX, bucket(vm));
+    vm->ran_ns += ran;
+    keep_credit(s, vm, ran, now);
+    if (vm->bursts && vm->credit <= 0)
+        end_burst(s, vm);
+}
+
+/* --- terms ----------------------------------------------------------------------------------- */
+
+static uint64_t reserved(const struct share_cpus *s, const struct share_vm *but)
+{
+    uint64_t sum = 0;
+
+    for (const struct share_vm *vm = s->vms; vm; vm = vm->next)
+        if (vm != but)
+            sum += vm->terms.reservation;
+    return sum;
+}
+
+int share_check(const struct share_cpus *s, const struct share_vm *vm, const struct share_terms *t,
+                uint32_t vcpus)
+{
+    if (!t->weight || t->weight > SHARE_WEIGHT_MAX || t->burst_ns > (uint64_t)NS_MAX)
+        return ERR_INVALID;
+    if (t->reservation > vcpus * 100 || (t->limit && t->limit < t->reservation))
+        return ERR_INVALID;
+    return t->reservation + reserved(s, vm) > s->count * 100 ? ERR_RANGE : OK;
+}
+
+void share_vm_add(struct share_cpus *s, struct share_vm *vm, const struct share_terms *terms,
+                  uint64_t now)
+{
+    *vm = (struct share_vm){
+        .terms = *terms, .since = now, .tokens_at = now, .credit_at = now, .next = s->vms};
+    vm->tokens = bucket(vm);
+    if (s->vms)
+        s->vms->before = vm;
+    s->vms = vm;
+    s->weight += terms->weight;
+}
+
+void share_vm_remove(struct share_cpus *s, struct share_vm *vm)
+{
+    s->weight -= vm->terms.weight;
+    if (vm->before)
+        vm->before->next = vm->next;
+    else
+        s->vms = vm->next;
+    if (vm->next)
+        vm->next->before = vm->before;
+}
+
+void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_terms *terms,
+                  uint64_t now)
+{
+    keep_credit(s, vm, 0, now);
+    if (vm->terms.limit)
+        refill(vm, now);
+    s->weight += terms->weight;
+    s->weight -= vm->terms.weight;
+    vm->terms = *terms;
+    vm->tokens_at = now;
+    vm->tokens = bounded(vm->tokens, -NS_MAX, bucket(vm));
+    vm->credit = bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)terms->burst_ns);
+    vm->credit_at = now;
+    if (!vm->active)
+        return;
+    vm->bursts = vm->bursts && vm->credit > 0;
+    reweigh(s, vm, phi_between(s, vm));
+    s->stale = true;
+}
+
+void share_init(struct share_cpus *s, uint32_t count)
+{
+    *s = (struct share_cpus){.count = count, .lambda = 1, .release = UINT64_MAX};
+    s->lambda = (count * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
+}
