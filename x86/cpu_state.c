@@ -316,6 +316,8 @@ static bool msrs_are_reachable(struct x86_cpu *scratch)
     }
     if (!scratch->level->spec_ctrl && scratch->msr.spec_ctrl != 0)
         return false;
+    if (scratch->msr.tsc_aux > UINT32_MAX) /* also of a level without it: engines load it */
+        return false;
     return !(scratch->msr.kvm_steal_time & 0x3E);
 }
 

@@ -10,6 +10,7 @@
 #include "core/err.h"
 #include "core/fmt.h"
 #include "core/mem.h"
+#include "isa/x86.h"
 #include "x86/cpuid_bits.h"
 #include "x86/level.h"
 
@@ -149,6 +150,11 @@ int x86_level_offers(const struct x86_level *offered, const struct x86_level *wa
     if (wanted->physical_bits > offered->physical_bits || wanted->physical_bits < PHYSICAL_BITS_MIN) {
         fmt(why, size, "there are %u physical address bits here, not %u", offered->physical_bits,
             wanted->physical_bits);
+        return ERR_UNSUPPORTED;
+    }
+    /* What engines save and load: never less than x87 and SSE, which XCR0 does not gate; and as XSETBV takes it. */
+    if ((wanted->xcr0_mask & (X86_XCR0_X87 | X86_XCR0_SSE)) != (X86_XCR0_X87 | X86_XCR0_SSE)) {
+        fmt(why, size, "XCR0 without x87 or SSE is not offered here");
         return ERR_UNSUPPORTED;
     }
     return compare_masks(offered, wanted, why, size);

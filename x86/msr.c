@@ -150,6 +150,25 @@ static bool needs_spec_ctrl(const struct x86_level *level)
     return level->spec_ctrl;
 }
 
+static bool has_bhi_ctrl(const struct x86_level *level)
+{
+    for (uint32_t i = 0; i < level->count; i++) {
+        if (level->row[i].leaf == 7 && level->row[i].subleaf == 2)
+            return level->row[i].edx & CPUID_72D_BHI_CTRL;
+    }
+    return false;
+}
+
+/* Engines on hardware write it to the processor: no bit that it need not have. */
+static bool write_spec_ctrl(struct x86_cpu *cpu, uint32_t index, uint64_t value)
+{
+    (void)index;
+    if (value & X86_SPEC_CTRL_BHI_DIS_S && !has_bhi_ctrl(cpu->level))
+        return false;
+    cpu->msr.spec_ctrl = value;
+    return true;
+}
+
 static bool read_arch_capabilities(struct x86_cpu *cpu, uint32_t index, uint64_t *value)
 {
     (void)index;
@@ -304,7 +323,7 @@ static const struct msr_row rows[] = {
     {MSR_TSC_ADJUST, MSR_TSC_ADJUST, STORED(msr.tsc_adjust), ALL_BITS, 0, NULL, NULL,
      write_tsc_adjust},
     {MSR_SPEC_CTRL, MSR_SPEC_CTRL, STORED(msr.spec_ctrl), SPEC_CTRL_WRITABLE, 0, needs_spec_ctrl,
-     NULL, NULL},
+     NULL, write_spec_ctrl},
     {MSR_PRED_CMD, MSR_PRED_CMD, NOWHERE, X86_PRED_CMD_IBPB, 0, needs_spec_ctrl, read_never,
      write_ignored},
     {MSR_UCODE_REV, MSR_UCODE_REV, NOWHERE, ALL_BITS, UCODE_REVISION, NULL, NULL, write_ignored},
