@@ -110,15 +110,6 @@ static uint32_t groups_that_differ(const struct x86_cpu *cpu, const struct befor
 
 /* --- one instruction --------------------------------------------------------------------------- */
 
-/* The emulator may run it on this CPU's vector registers (x86/native.h: as C finds them), or on the image of
- * the guest's. */
-static void lend_vectors(struct x86_cpu *cpu)
-{
-    vmx_fetch(cpu, ENGINE_STATE_FPU);
-    vmx_vcpu_of(cpu)->fpu_live = false;
-    vmx_fpu_default();
-}
-
 static int step(struct x86_cpu *cpu, void *owner)
 {
     struct before *b = owner;
@@ -130,7 +121,7 @@ static int step(struct x86_cpu *cpu, void *owner)
         return status;
     group = x86_group_of(&i);
     if (x86_uses_vectors(group))
-        lend_vectors(cpu);
+        vmx_fetch(cpu, ENGINE_STATE_FPU); /* it may run on this CPU's vector registers (fpu.c), or on the image of the guest's */
     if (!is_simple(group)) {
         vmx_fetch(cpu, ENGINE_STATE_MSR);
         note(cpu, b);

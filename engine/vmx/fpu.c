@@ -11,6 +11,10 @@
  * own. Levels without AVX use FXSAVE where the processor has no XSAVE: what lies beyond those registers no
  * guest of such a level can see.
  *
+ * While no guest's registers are in a CPU, its XCR0 has all that Lodge knows, and x87 and MXCSR are as C finds them: an
+ * instruction that is emulated may be interrupted (it waits for a device's lock) and go on where another vCPU has just been
+ * emulated.
+ *
  * Without CR0.TS there is nothing lazy about it: a register of another VM is never in the CPU while a guest runs.
  *
  * And what stands between VMs on one CPU: vmx_switch_barriers.
@@ -27,19 +31,34 @@ static void set_xcr0(uint64_t value)
         vmx_xsetbv(value);
 }
 
+uint64_t vmx_xcr0_known(void)
+{
+    uint32_t r[4];
+
+    vmx_cpuid(0xD, 0, r);
+    return r[0] & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
+}
+
+void vmx_fpu_host(const struct vmx_cpu *c)
+{
+    if (c->xcr0)
+        set_xcr0(c->xcr0);
+    vmx_fninit(X86_MXCSR_RESET);
+}
+
 /* XSAVE writes every component that it is asked for, also one in its initial configuration (SDM 1, 13.7). */
 void vmx_fpu_fetch(struct x86_cpu *cpu)
 {
     const struct vmx_vcpu *v = vmx_vcpu_of(cpu);
     uint64_t mask = v->fpu_mask;
 
-    if (!v->has_xsave) {
+    if (v->has_xsave) {
+        set_xcr0(mask);
+        vmx_xsave(&cpu->fpu, mask);
+    } else {
         vmx_fxsave(&cpu->fpu);
-        return;
     }
-    set_xcr0(mask);
-    vmx_xsave(&cpu->fpu, mask);
-    set_xcr0(cpu->xcr0);
+    vmx_fpu_host(vmx_this_cpu());
 }
 
 /* The header is not state (x86/cpu.h): all components are in use. MXCSR has no reserved bit set (x86/cpu_state.c). */
@@ -68,12 +87,6 @@ void vmx_xcr0_changed(struct x86_cpu *cpu)
         set_xcr0(cpu->xcr0);
 }
 
-/* The System V ABI's: x87 empty, no exception unmasked. Registers have been saved; upper halves are of no matter. */
-void vmx_fpu_default(void)
-{
-    vmx_fninit(X86_MXCSR_RESET);
-}
-
 /* --- MSRs -------------------------------------------------------------------------------------- */
 
 void vmx_msr_fetch(struct x86_cpu *cpu)
@@ -87,7 +100,7 @@ void vmx_msr_fetch(struct x86_cpu *cpu)
         cpu->msr.tsc_aux = vmx_rdmsr(MSR_TSC_AUX) & UINT32_MAX;
 }
 
-/* All values are such as WRMSR takes (x86/msr.c, x86/cpu_state.c): none faults. */
+/* All values are such as WRMSR takes (x86/msr.c; x86/cpu_state.c, of those that the level has not): none faults. */
 void vmx_msr_load(const struct x86_cpu *cpu)
 {
     vmx_wrmsr(MSR_STAR, cpu->msr.star);

@@ -248,8 +248,10 @@ void vmx_fetch(struct x86_cpu *cpu, uint32_t groups)
         fetch_events(cpu);
     if (groups & ENGINE_STATE_MSR)
         fetch_msrs(cpu);
-    if (groups & ENGINE_STATE_FPU && v->fpu_live)
+    if (groups & ENGINE_STATE_FPU && v->fpu_live) {
         vmx_fpu_fetch(cpu);
+        v->fpu_live = false;
+    }
     v->have |= groups;
     if (groups & MODE && (v->have & MODE) == MODE)
         x86_update_mode(cpu);

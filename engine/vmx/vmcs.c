@@ -253,6 +253,8 @@ void vmx_unload(struct x86_cpu *cpu)
     if (v->fpu_live && !(v->have & ENGINE_STATE_FPU)) {
         vmx_fpu_fetch(cpu);
         v->have |= ENGINE_STATE_FPU;
+    } else if (v->fpu_live) {
+        vmx_fpu_host(vmx_this_cpu());
     }
     if (v->msr_live && !(v->have & ENGINE_STATE_MSR))
         vmx_msr_fetch(cpu);

@@ -104,6 +104,8 @@ static int vmx_cpu_on(void)
     store_u32(c->region, (uint32_t)c->caps.basic & VMX_BASIC_REVISION);
     allow_vmxon();
     set_control_registers(&c->caps);
+    c->xcr0 = vmx_read_cr4() & X86_CR4_OSXSAVE ? vmx_xcr0_known() : 0;
+    vmx_fpu_host(c);
     c->on = vmx_on(hw_phys(c->region));
     return c->on ? OK : ERR_UNSUPPORTED;
 }

@@ -47,6 +47,7 @@ struct vmx_cpu {
     struct vmx_caps caps;
     uint32_t next_vpid, generation; /* VPIDs 1 .. next_vpid - 1 are given out in this generation */
     const struct vm *last_vm;       /* whose guest ran here last: only compared */
+    uint64_t xcr0; /* all that Lodge knows of what it has; 0: no XSAVE */
     bool on;
 };
 
@@ -134,8 +135,9 @@ void vmx_fpu_fetch(struct x86_cpu *cpu);
 void vmx_fpu_load(struct x86_cpu *cpu);
 /* XCR0 is another, the registers are not. */
 void vmx_xcr0_changed(struct x86_cpu *cpu);
-/* The CPU's vector registers as C finds them, while the guest's are in struct x86_cpu. */
-void vmx_fpu_default(void);
+/* The CPU's registers as C finds them (System V ABI), while no guest's are there: they are in struct x86_cpu. */
+void vmx_fpu_host(const struct vmx_cpu *c);
+uint64_t vmx_xcr0_known(void);
 void vmx_msr_fetch(struct x86_cpu *cpu);
 void vmx_msr_load(const struct x86_cpu *cpu);
 
