@@ -152,7 +152,7 @@ void speculation_text(const struct speculation *s, char *buf, size_t size)
         {s->stuff_rsb, "return stack filled at exits"},
         {s->ibpb, "IBPB between VMs"},
         {s->spec_ctrl & X86_SPEC_CTRL_STIBP, "STIBP"},
-        {s->flush_l1d, "L1D flushed at entries"},
+        {s->flush_l1d, "L1D flushed when another thread has run"},
         {s->verw, "VERW at entries"},
     };
     static const char *const missing[] = {"IBPB", "L1D flush", "VERW", "threads of a core apart (L1TF, MDS)",

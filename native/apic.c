@@ -26,6 +26,7 @@
 
 enum { /* offsets in the page; x2APIC's MSRs are 0x800 + offset / 16 */
     APIC_ID = 0x20,
+    APIC_VERSION = 0x30,
     APIC_TPR = 0x80,
     APIC_EOI = 0xB0,
     APIC_SVR = 0xF0,
@@ -112,6 +113,8 @@ int apic_init(const struct acpi *a, bool want_x2apic)
 void apic_cpu_init(void)
 {
     static const uint16_t mask[] = {APIC_LVT_TIMER, APIC_LVT_LINT0, APIC_LVT_ERROR};
+    /* What firmware has left in these would come as an interrupt or NMI of its own. The version says how many there are (10.4.8). */
+    static const uint16_t later[] = {APIC_LVT_PERFORMANCE, APIC_LVT_THERMAL, APIC_LVT_CMCI};
     uint64_t base = rdmsr(MSR_APIC_BASE);
 
     if (!(base & X86_APIC_BASE_ENABLE))
@@ -120,6 +123,9 @@ void apic_cpu_init(void)
         wrmsr(MSR_APIC_BASE, base | X86_APIC_BASE_X2APIC);
     for (size_t i = 0; i < ARRAY_SIZE(mask); i++)
         write_register(mask[i], LVT_MASKED);
+    for (uint32_t i = 0, last = read_register(APIC_VERSION) >> 16 & 0xFF; i < ARRAY_SIZE(later); i++)
+        if (last >= 4 + i)
+            write_register(later[i], LVT_MASKED);
     write_register(APIC_LVT_LINT1, LVT_NMI);
     write_register(APIC_TPR, 0);
     write_register(APIC_SVR, SVR_ON | VECTOR_SPURIOUS);

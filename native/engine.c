@@ -13,6 +13,7 @@
 #include "core/seam.h"
 #include "native/cpu.h"
 #include "native/log.h"
+#include "native/panic.h"
 #include "native/speculation.h"
 #include "native/thread.h"
 
@@ -30,7 +31,9 @@ static int switch_cpu_on(void)
 
 static void switch_on(void *unused)
 {
+    static const uint64_t patience_ns = 60000000000; /* for an emulator's CPUs, too */
     char why[TEXT] = "", notes[TEXT] = "";
+    uint64_t until;
 
     (void)unused;
     if (found->cpu_probe(why, sizeof(why), notes, sizeof(notes)) != OK) {
@@ -41,8 +44,12 @@ static void switch_on(void *unused)
         atomic_fetch_add(&failed, 1);
     }
     atomic_fetch_add(&came, 1);
-    while (atomic_load(&came) < cpu_working) /* the next one is another CPU's */
+    until = seam_time_ns() + patience_ns;
+    while (atomic_load(&came) < cpu_working) { /* the next one is another CPU's */
+        if (seam_time_ns() > until)
+            panic_words("%u of %u CPUs do not come to switch their engine on", cpu_working - atomic_load(&came), cpu_working);
         __builtin_ia32_pause();
+    }
 }
 
 static bool switch_all_on(void)

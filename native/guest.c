@@ -161,7 +161,7 @@ static void watch(struct guest *g)
         uint32_t orders = wait_for_orders(g, true);
 
         obey(g, orders);
-        if ((orders & GUEST_ORDER_PAUSE) && !vm_is_stopped(g->vm)) {
+        if ((orders & GUEST_ORDER_PAUSE) && !(orders & GUEST_ORDER_RESUME) && !vm_is_stopped(g->vm)) {
             vm_rest_begin(g->vm, NULL);
             if (!vm_is_stopped(g->vm))
                 hold(g);
@@ -192,7 +192,8 @@ static void note_end(struct guest *g)
     else
         (void)fmt(g->ended, sizeof(g->ended), "%s%s%s", text, g->vm->stop_text[0] ? ": " : "", g->vm->stop_text);
     lock_release(&g->lock);
-    log_line("%s %s", g->vm->name, g->ended);
+    if (guest_may_log(g))
+        log_line("%s %s", g->vm->name, g->ended);
 }
 
 /* One boot of it, from where all is ready to where all vCPUs are out. True: it wants to be booted again. */

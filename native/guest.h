@@ -93,6 +93,9 @@ int must_check guest_timer_start(struct guest *g);
 /* It ends; returns when it has. Not on that thread, and with no lock held that a timer takes. Nothing without one. */
 void guest_timer_end(struct guest *g);
 
+/* May it have one more line in the log now? (guest_console.c) */
+bool guest_may_log(struct guest *g);
+
 /* Waits until the VM has stopped (vm_is_stopped) or the deadline (seam_time_ns) has come. True: it has stopped. */
 bool guest_wait_stopped(struct guest *g, uint64_t deadline_ns);
 

@@ -55,26 +55,33 @@ uint64_t guest_console_back(struct guest *g, size_t back)
     return end - begin > back ? end - back : begin;
 }
 
-/* What the core says of a VM. No guest can fill the log: so many lines in a period, then none. */
-void seam_log(const struct vm *vm, enum seam_log_level level, const char *line, size_t length)
+/* No guest can fill the log, also not by resets: so many lines in a period, then none. May it have one more? */
+bool guest_may_log(struct guest *g)
 {
     enum { LINES = 20 };
     static const uint64_t period_ns = 10000000000;
-    struct guest *g = vm ? vm->home : NULL;
-    uint64_t now = seam_time_ns(), until;
+    uint64_t now = seam_time_ns(), until = atomic_load(&g->log_until);
+    uint32_t left;
 
-    if (level > SEAM_LOG_WARNING)
-        return;
-    if (g) {
-        until = atomic_load(&g->log_until);
-        if (now >= until && atomic_compare_exchange_strong(&g->log_until, &until, now + period_ns))
-            atomic_store(&g->log_left, LINES);
-        if (atomic_load(&g->log_left) == 0)
-            return;
-        if (atomic_fetch_sub(&g->log_left, 1) == 1)
-            log_line("%s: more of this is not said for some seconds", vm->name);
-    }
-    log_line("%s%s%.*s", vm ? vm->name : "", vm ? ": " : "", (int)length, line);
+    if (now >= until && atomic_compare_exchange_strong(&g->log_until, &until, now + period_ns))
+        atomic_store(&g->log_left, LINES);
+    left = atomic_load(&g->log_left);
+    do {
+        if (left == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&g->log_left, &left, left - 1));
+    if (left == 1)
+        log_line("%s: more of this is not said for some seconds", g->vm->name);
+    return true;
+}
+
+/* What the core says of a VM. */
+void seam_log(const struct vm *vm, enum seam_log_level level, const char *line, size_t length)
+{
+    struct guest *g = vm ? vm->home : NULL;
+
+    if (level <= SEAM_LOG_WARNING && (!g || guest_may_log(g)))
+        log_line("%s%s%.*s", vm ? vm->name : "", vm ? ": " : "", (int)length, line);
 }
 
 size_t guest_console_input(struct guest *g, const uint8_t *bytes, size_t size)

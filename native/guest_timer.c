@@ -21,6 +21,7 @@
 #include "core/fmt.h"
 #include "core/seam.h"
 #include "core/vm.h"
+#include "engine/hw.h"
 #include "native/thread.h"
 
 void guest_init(struct guest *g, struct vm *vm)
@@ -69,6 +70,7 @@ static void timer_thread(void *arg)
         }
         atomic_store(&g->timer_deadline, UINT64_MAX);
         vm_timers_run(g->vm);
+        hw_preempt_point(); /* a guest may arm them as fast as they fire */
     }
 }
 

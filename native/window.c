@@ -119,7 +119,7 @@ int window_alloc(uint64_t size, uint32_t owner, void **base)
         return ERR_NO_MEMORY;
     for (uint64_t done = 0; done < whole; done += step) {
         step = fill_one(at + done, whole - done, owner, &large);
-        cpu_take_interrupts(); /* zeroing gigabytes takes long */
+        hw_preempt_point(); /* zeroing gigabytes takes long */
         if (!step) {
             window_free((void *)at, whole);
             return ERR_NO_MEMORY;

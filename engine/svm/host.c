@@ -202,9 +202,9 @@ void svm_switch_in(struct x86_cpu *cpu)
         come_from_elsewhere(s);
     if (s->asid_generation != s->on->asid_generation)
         take_asid(s);
-    if (s->on->vm_id != vm->id && s->on->has_ibpb)
+    if (s->on->last_vm != cpu->vcpu.vm && s->on->has_ibpb)
         svm_write_msr(MSR_PRED_CMD, X86_PRED_CMD_IBPB);
-    s->on->vm_id = vm->id;
+    s->on->last_vm = cpu->vcpu.vm;
     set_cached_msr(MSR_TSC_AUX, &s->on->tsc_aux, cpu->msr.tsc_aux);
     set_cached_msr(MSR_AMD_TSC_RATIO, &s->on->tsc_ratio, vm->tsc_ratio);
     s->on->last = s;

@@ -69,7 +69,6 @@ static int vm_create(struct vm *vm)
     if (!v)
         return ERR_NO_MEMORY;
     vm->engine = v;
-    v->id = seam_time_ns() | 1; /* a CPU that has had no VM yet has 0 */
     find_features(v);
     err = nested_create(&v->nested, &nested_amd, has_gib_pages(), &vm->mem);
     if (err)

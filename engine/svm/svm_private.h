@@ -23,7 +23,7 @@
 struct svm_cpu {
     uint64_t host_vmcb; /* physical address: FS, GS, TR, LDTR and MSRs that VMLOAD brings back */
     const struct svm_vcpu *last;
-    uint64_t vm_id;           /* of the VM that ran here last */
+    const struct vm *last_vm; /* whose guest ran here last: only compared */
     uint64_t asid_generation; /* from 1 on; a vCPU's ASID is good in this one only */
     uint32_t asid_next, asid_count;
     uint64_t xcr0; /* while no guest's vector registers are there */
@@ -36,7 +36,6 @@ struct svm_cpu {
 
 struct svm_vm {
     struct nested nested;
-    uint64_t id;       /* never that of another VM: when it was made */
     uint32_t features; /* SVM_*, CPUID 8000000AH EDX */
     bool spec_ctrl;    /* the processor has the MSR */
     bool fxsave_leak;  /* XRSTOR leaves FOP, FIP, FDP as they are unless an exception is pending */

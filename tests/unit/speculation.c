@@ -21,10 +21,10 @@ static const struct {
     {{.intel = true, .family = 6}, false,
      "retpolines, return stack filled at exits; missing: IBPB, L1D flush, VERW, iTLB multihit"},
     {{.intel = true, .family = 6, .leaf_7_edx = INTEL_MICROCODE}, false, /* Haswell, Skylake */
-     "retpolines, return stack filled at exits, IBPB between VMs, L1D flushed at entries, VERW at entries; "
+     "retpolines, return stack filled at exits, IBPB between VMs, L1D flushed when another thread has run, VERW at entries; "
      "missing: iTLB multihit"},
     {{.intel = true, .family = 6, .leaf_7_edx = INTEL_MICROCODE, .arch = BIT(2)}, true,
-     "retpolines, return stack filled at exits, IBPB between VMs, STIBP, L1D flushed at entries, VERW at entries; "
+     "retpolines, return stack filled at exits, IBPB between VMs, STIBP, L1D flushed when another thread has run, VERW at entries; "
      "missing: threads of a core apart (L1TF, MDS), RSBA, iTLB multihit"},
     {{.intel = true, .family = 6, .leaf_7_edx = INTEL_MICROCODE, .leaf_7_ebx = BIT(11),
       .arch = IMMUNE & ~X86_ARCH_TAA_NO}, false, /* Cascade Lake with TSX */

@@ -63,7 +63,7 @@ void svm_debug_load(struct x86_cpu *cpu)
 static void begin(enum cpu_env_mode mode)
 {
     cpu_env_create(&e, mode);
-    vm = (struct svm_vm){.id = 1, .tsc_base = 1000};
+    vm = (struct svm_vm){.tsc_base = 1000};
     s = calloc(1, sizeof(*s));
     s->vmcb = aligned_alloc(4096, sizeof(*s->vmcb));
     memset(s->vmcb, 0, sizeof(*s->vmcb));
