@@ -12,6 +12,7 @@
  * run: x2apic seed=@ => any seconds=4
  * run: locked => lives vcpus=2
  * run: wide => lives
+ * run: contended => lives vcpus=4
  * run: random seed=@ => any vcpus=2 seconds=4
  */
 #include "guests/die/die.h"
@@ -264,6 +265,42 @@ static void wide(void)
     }
 }
 
+/* --- vector registers, while others hold the device --- */
+
+/* Those of even number have AVX, the others have not: where a load waits for the I/O APIC, another's registers and XCR0
+ * may come to the CPU, and the load goes on with its own. */
+static void load_vectors(void)
+{
+    uint64_t first[4], now[4];
+
+    write_cr4(read_cr4() | X86_CR4_OSFXSR | X86_CR4_OSXSAVE);
+    __asm__ volatile("xsetbv; vpcmpeqd %%ymm1, %%ymm1, %%ymm1" : : "c"(0), "a"(7), "d"(0));
+    for (unsigned int round = 0; round < 3000; round++) {
+        __asm__ volatile("vpaddd (%1), %%ymm1, %%ymm0; vmovdqu %%ymm0, (%0)"
+                         :
+                         : "r"(round ? now : first), "r"(LODGE_MMIO_IO_APIC)
+                         : "memory");
+        for (unsigned int n = 0; round && n < 4; n++)
+            DIE_UNLESS(now[n] == first[n]);
+    }
+}
+
+static void contend(unsigned int n)
+{
+    if (n % 2 == 0) {
+        load_vectors();
+        __asm__ volatile("lock; incl %0" : "+m"(done));
+    }
+    while (done < (smp_count() + 1) / 2)
+        (void)load(LODGE_MMIO_IO_APIC + 0x10, 4);
+}
+
+static void contended(void)
+{
+    smp_start(contend);
+    contend(0);
+}
+
 static void random_mmio(unsigned int n)
 {
     static const uint64_t pages[] = {LODGE_MMIO_IO_APIC, LODGE_MMIO_APIC, LODGE_MMIO_ECAM,
@@ -306,6 +343,7 @@ static const struct die_mode modes[] = {
     {"x2apic", x2apic_seeded},
     {"locked", locked},
     {"wide", wide},
+    {"contended", contended},
     {"random", random_everywhere_seeded},
 };
 

@@ -35,7 +35,8 @@ SHORT = ("paging --exit-port", "gates --exit-port", "msr --exit-port", "interrup
          "fatal64 -m 64M --exit-port --append null-idt", "fatal32 -m 64M --exit-port --append null-idt",
          "spin -m 64M --exit-port --append halt", "spin -m 64M --exit-port -c 2 --append faults")
 # On two CPUs.
-TWO = ("smp --exit-port -c 2", "smp --exit-port -c 4", "codegen --exit-port -c 2")
+TWO = ("smp --exit-port -c 2", "wild_mmio -m 64M --exit-port -c 4 --append contended", "smp --exit-port -c 4",
+       "codegen --exit-port -c 2")
 
 
 def test(function):
@@ -104,7 +105,13 @@ def test_own_guests():
 
 @test
 def test_own_guests_on_two_cpus():
-    run_own(named(TWO[:1] if not NIGHTLY else TWO), cpus=2)
+    run_own(named(TWO[:2] if not NIGHTLY else TWO), cpus=2)
+
+
+@test
+def test_speculation():
+    """Tiger Lake: one that has IA32_SPEC_CTRL, and not each bit of it."""
+    run_own(named(("speculation -m 64M --exit-port --append bits",)), cpu="tigerlake")
 
 
 @long

@@ -5,6 +5,7 @@
 #include "tests/lib/cpu_env.h"
 #include "tests/lib/fake_seam.h"
 #include "tests/lib/unit.h"
+#include "x86/cpuid_bits.h"
 #include "x86/level.h"
 #include "x86/msr.h"
 
@@ -106,6 +107,29 @@ static void test_writes(void)
             CHECK_EQ(after, writes[i].value);
     }
     unit_context(NULL);
+    cpu_env_destroy(&e);
+}
+
+/* BHI_DIS_S is one's where CPUID 7.2 has BHI_CTRL: engines write it to a processor that may lack it. */
+static void test_without_bhi_ctrl(void)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    struct x86_level level = *e.cpu->level;
+    uint64_t v;
+    for (uint32_t i = 0; i < level.count; i++) {
+        if (level.row[i].leaf == 7 && level.row[i].subleaf == 2)
+            level.row[i].edx &= ~CPUID_72D_BHI_CTRL;
+    }
+    CHECK(write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_BHI_DIS_S | X86_SPEC_CTRL_IBRS));
+    CHECK(write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_STIBP));
+    e.cpu->level = &level;
+    CHECK(!write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_BHI_DIS_S));
+    CHECK(!write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_BHI_DIS_S | X86_SPEC_CTRL_IBRS));
+    CHECK(read_msr(MSR_SPEC_CTRL, &v));
+    CHECK_EQ(v, X86_SPEC_CTRL_STIBP);
+    CHECK(write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_IBRS));
+    level.count = 0; /* no leaf 7 at all */
+    CHECK(!write_msr(MSR_SPEC_CTRL, X86_SPEC_CTRL_BHI_DIS_S));
     cpu_env_destroy(&e);
 }
 
@@ -236,6 +260,7 @@ static void test_tsc(void)
 int main(void)
 {
     UNIT_RUN(test_writes);
+    UNIT_RUN(test_without_bhi_ctrl);
     UNIT_RUN(test_reset_values);
     UNIT_RUN(test_sweep);
     UNIT_RUN(test_efer);
