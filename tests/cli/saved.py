@@ -5,6 +5,7 @@
 on, what goes wrong on the way, and files that are damaged or made to harm."""
 from lodge import (ENGINE, HOST, LODGE, OK, OPERATOR, SLOWER, UNDER_TEST, USAGE, background, check, check_refused,
                    check_status, guest, main, path, read_until, run, wait_for, work_dir)
+from saved_file import HEAD, PAGE, edit, level_masks, set_features, set_tsc_aux, set_xcr0_mask
 import json
 import os
 import random
@@ -13,12 +14,10 @@ import signal
 import struct
 import subprocess
 import time
-import zlib
 
 RUNTIME = path("runtime")
 os.makedirs(RUNTIME)
 os.environ["XDG_RUNTIME_DIR"] = RUNTIME
-HEAD, PAGE = 64, 4096
 CUT = "cut off|cannot be read at byte"
 
 
@@ -403,40 +402,6 @@ def change(file, at, value=None):
         f.write(bytes([old ^ 0x40 if value is None else value]))
 
 
-def sections(data):
-    """[name, version, payload] of each."""
-    at, out = 0, []
-    while at < len(data):
-        name, _, version, length, _ = struct.unpack_from("<16sIIII", data, at)
-        out.append([name, version, bytearray(data[at + 32:at + 32 + length])])
-        at += 32 + length
-    return out
-
-
-def put_sections(parts):
-    out = b""
-    for name, version, payload in parts:
-        head = struct.pack("<16sIII", name, 0, version, len(payload))
-        out += head + struct.pack("<I", zlib.crc32(head + payload)) + payload
-    return out
-
-
-def edit(source, target, change_parts, version=1):
-    """Writes a file with all its checksums right, after change_parts(its sections). Its metadata stay as long."""
-    data = bytearray(open(source, "rb").read())
-    size = struct.unpack_from("<Q", data, 16)[0]
-    parts = sections(bytes(data[HEAD:HEAD + size]))
-    change_parts({p[0].rstrip(b"\0").decode(): p for p in parts})
-    metadata = put_sections(parts)
-    check(len(metadata) == size, "as long as before")
-    data[HEAD:HEAD + size] = metadata
-    struct.pack_into("<I", data, 8, version)
-    struct.pack_into("<I", data, 40, zlib.crc32(metadata))
-    struct.pack_into("<I", data, 60, zlib.crc32(bytes(data[:60])))
-    open(target, "wb").write(data)
-    return target
-
-
 def refused(pattern, *args, status=USAGE):
     check_refused(run("restore", "-e", UNDER_TEST, *args), status, pattern)
 
@@ -538,9 +503,22 @@ def test_a_level_that_is_not_offered():
 
     def with_capability(parts):
         payload = parts["level"][2]
-        at = 24 + 25 * struct.unpack_from("<I", payload, 20)[0] + 8
+        at = level_masks(payload) + 8
         struct.pack_into("<Q", payload, at, struct.unpack_from("<Q", payload, at)[0] | 1 << 63)
     refused("IA32_ARCH_CAPABILITIES bit 63 is not offered here", edit(file, path("saved2"), with_capability), status=HOST)
+    for mask in (1, 5):
+        refused("XCR0 without x87 or SSE is not offered here", edit(file, path("saved2"), set_xcr0_mask(mask)), status=HOST)
+    forget()
+
+
+def test_an_msr_that_the_level_has_not():
+    """No guest could have written it; what does not fit it is refused all the same."""
+    file = saved("vm")
+    edit(file, path("saved2"), set_features(0))
+    q = restore(path("saved2"), "--paused")
+    wait_for(lambda: "paused" in run("ps").out, "without features, it is restored")
+    end(q, "vm")
+    refused("state", edit(path("saved2"), path("saved3"), set_tsc_aux((1 << 64) - 1)))
     forget()
 
 

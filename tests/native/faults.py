@@ -19,8 +19,14 @@ import traceback
 from machine import make_iso
 from operator_line import Operator
 
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(TOP, "tests", "cli"))
+from saved_file import edit, set_features, set_tsc_aux, set_xcr0_mask  # noqa
+
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
 SCRATCH = tempfile.TemporaryDirectory()
+os.environ["XDG_RUNTIME_DIR"] = SCRATCH.name
+LODGE = os.path.join(BUILD, "lodge")
 GUESTS = os.path.join(BUILD, "guests")
 SPIN = os.path.join(GUESTS, "bin/spin.elf")
 DEBIAN = [os.path.join(GUESTS, "debian-6.1-cloud", f) for f in ("vmlinuz", "initrd")]
@@ -120,6 +126,42 @@ def test_missing_modules():
                 rb"four does not start: ", rb"five starts")))
         o.command("ps", rb"(?s)one +off.*two +off.*three +off.*four +off.*five +running")
         power_off_killed(o, "five")
+
+
+def saved_vm():
+    """A file of one that ran under Linux, and may go on on any processor."""
+    definition, file = (os.path.join(SCRATCH.name, f) for f in ("vm.toml", "vm.saved"))
+    with open(definition, "w") as f:
+        f.write(f'name = "vm"\nkernel = "{SPIN}"\nappend = "jump"\nmemory = "16M"\n'
+                'engine = "soft"\nportable = true\ntsc_khz = 2300000\n')
+    with subprocess.Popen([LODGE, "run", definition], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as p:
+        try:
+            check(b"mode jump" in p.stdout.readline(), "it does not run")
+            subprocess.run([LODGE, "save", "vm", file], check=True, timeout=60)
+        finally:
+            p.kill()
+    return file
+
+
+@test
+def test_hostile_saved_vms():
+    """Made with care: checksums are right, and what they say no Lodge has saved. The one that is as it was goes on."""
+    good = saved_vm()
+    names = {n: os.path.join(SCRATCH.name, n) for n in ("x87", "avx", "bare", "aux")}
+    edit(good, names["x87"], set_xcr0_mask(1))
+    edit(good, names["avx"], set_xcr0_mask(5))
+    edit(good, names["bare"], set_features(0))  # so it has no RDTSCP either
+    edit(names["bare"], names["aux"], set_tsc_aux((1 << 64) - 1))
+    fleet = vm("neighbour", "spin", "append = 'jump'") + "".join(f"[[vm]]\nname = '{n}'\nrestore = '{n}'\nautostart = false\n" for n in (*names, "good"))
+    with machine("", fleet, [("spin", SPIN), ("good", good), *names.items()]) as o:
+        o.expect(rb"neighbour starts", 90)
+        for name in ("x87", "avx"):
+            o.command(f"start {name}", name.encode() + rb" does not start: engine svm does not run it: XCR0 without x87 or SSE is not offered here", 60)
+        o.command("start aux", rb"aux does not start: the saved state of processors and devices cannot be taken: damaged", 60)
+        for name in ("bare", "good"):
+            o.command(f"start {name}", name.encode() + rb" starts", 60)
+        o.command("ps", rb"(?s)neighbour +running.*x87 +off.*avx +off.*bare +running.*aux +off.*good +running")
+        power_off_killed(o, "neighbour", "bare", "good")
 
 
 @test

@@ -10,6 +10,7 @@
 #include "tests/lib/cpu_env.h"
 #include "tests/lib/fake_seam.h"
 #include "tests/lib/unit.h"
+#include "x86/cpuid_bits.h"
 #include "x86/level.h"
 #include "x86/mem.h"
 
@@ -247,6 +248,39 @@ static void test_without_spec_ctrl(void)
     cpu_env_destroy(&e);
 }
 
+/* A level without RDTSCP and RDPID has no IA32_TSC_AUX to be read or written, and engines load it all the same. */
+static void test_without_tsc_aux(void)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    struct x86_level level = *e.cpu->level;
+    level.insn_features &= ~(BIT(INSN_FEATURE_RDTSCP) | BIT(INSN_FEATURE_RDPID));
+    e.cpu->level = &level;
+    CHECK_EQ(check(state, save(state)), OK);
+    e.cpu->msr.tsc_aux = UINT32_MAX;
+    CHECK_EQ(check(state, save(state)), OK);
+    e.cpu->msr.tsc_aux = BIT(32);
+    CHECK_EQ(check(state, save(state)), ERR_CORRUPT);
+    e.cpu->msr.tsc_aux = UINT64_MAX;
+    CHECK_EQ(check(state, save(state)), ERR_CORRUPT);
+    cpu_env_destroy(&e);
+}
+
+/* A level without BHI_CTRL: a value with BHI_DIS_S would not have been taken. */
+static void test_without_bhi_ctrl(void)
+{
+    cpu_env_create(&e, CPU_ENV_LONG);
+    struct x86_level level = *e.cpu->level;
+    e.cpu->msr.spec_ctrl = X86_SPEC_CTRL_BHI_DIS_S;
+    CHECK_EQ(check(state, save(state)), OK);
+    for (uint32_t i = 0; i < level.count; i++) {
+        if (level.row[i].leaf == 7 && level.row[i].subleaf == 2)
+            level.row[i].edx &= ~CPUID_72D_BHI_CTRL;
+    }
+    e.cpu->level = &level;
+    CHECK_EQ(check(state, save(state)), ERR_CORRUPT);
+    cpu_env_destroy(&e);
+}
+
 /* Any byte changed: refused, or a state that the emulator can run from. */
 static void test_damaged(void)
 {
@@ -377,6 +411,8 @@ int main(void)
     UNIT_RUN(test_truncated);
     UNIT_RUN(test_unreachable);
     UNIT_RUN(test_without_spec_ctrl);
+    UNIT_RUN(test_without_tsc_aux);
+    UNIT_RUN(test_without_bhi_ctrl);
     UNIT_RUN(test_damaged);
     UNIT_RUN(test_reset);
     UNIT_RUN(test_sipi);

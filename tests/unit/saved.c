@@ -354,6 +354,25 @@ static void test_what_a_file_may_say_of_a_level(void)
     }
 }
 
+/* Of what XCR0 may have, x87 and SSE always; the rest as far as it is offered. */
+static void test_what_a_file_may_say_of_xcr0(void)
+{
+    const uint64_t x87 = X86_XCR0_X87, sse = X86_XCR0_SSE, avx = X86_XCR0_AVX;
+    const uint64_t bad[] = {0, x87, sse, avx, x87 | avx, sse | avx};
+    const struct x86_level *v3 = x86_level_find("v3");
+    struct x86_level wanted = *v3;
+    char why[128] = "";
+    for (size_t n = 0; n < ARRAY_SIZE(bad); n++) {
+        wanted.xcr0_mask = bad[n];
+        CHECK_EQ(x86_level_offers(v3, &wanted, why, sizeof(why)), (uint64_t)ERR_UNSUPPORTED);
+        CHECK_STR(why, "XCR0 without x87 or SSE is not offered here");
+    }
+    wanted.xcr0_mask = x87 | sse;
+    CHECK_EQ(x86_level_offers(v3, &wanted, why, sizeof(why)), OK);
+    wanted.xcr0_mask = x87 | sse | avx;
+    CHECK_EQ(x86_level_offers(v3, &wanted, why, sizeof(why)), OK);
+}
+
 /* RFC 3720 B.4 */
 static void test_crc32c(void)
 {
@@ -379,6 +398,7 @@ int main(void)
     UNIT_RUN(test_levels_that_cannot_be);
     UNIT_RUN(test_promises);
     UNIT_RUN(test_what_a_file_may_say_of_a_level);
+    UNIT_RUN(test_what_a_file_may_say_of_xcr0);
     UNIT_RUN(test_crc32c);
     return unit_done();
 }
