@@ -128,6 +128,7 @@ static uint32_t wait_for_orders(struct guest *g, bool until_stopped)
 
 static void obey(struct guest *g, uint32_t orders)
 {
+    g->ends |= (orders & GUEST_ORDER_KILL) != 0; /* also if it has just asked for a reset, which is then the reason of its stop */
     if (orders & GUEST_ORDER_KILL)
         vm_stop(g->vm, VM_STOP_USER, 0, "the operator ended it");
     else if (orders & GUEST_ORDER_RESET)
@@ -192,7 +193,7 @@ static void note_end(struct guest *g)
     else
         (void)fmt(g->ended, sizeof(g->ended), "%s%s%s", text, g->vm->stop_text[0] ? ": " : "", g->vm->stop_text);
     lock_release(&g->lock);
-    if (guest_may_log(g))
+    if (g->ends || guest_may_log(g))
         log_line("%s %s", g->vm->name, g->ended);
 }
 
@@ -210,7 +211,7 @@ static bool run_once(struct guest *g)
     join_vcpus(g);
     pc_stop_clock(g->vm);
     note_end(g);
-    return atomic_load(&g->vm->stop_reason) == VM_STOP_RESET;
+    return atomic_load(&g->vm->stop_reason) == VM_STOP_RESET && !g->ends;
 }
 
 static void say_start(const struct guest *g)
@@ -230,6 +231,7 @@ static void say_start(const struct guest *g)
 static void live(struct guest *g)
 {
     set_state(g, GUEST_STARTS);
+    g->ends = false;
     if (guest_build(g) != OK)
         return;
     lock_take(&g->lock);

@@ -72,6 +72,7 @@ struct guest {
     struct isolation isolation; /* as proven when it started */
     uint64_t started_ns, resets;
     uint64_t ran_before_ns; /* by vCPUs' threads that are no more; under lock */
+    bool ends;                      /* this life is its last: the operator says so */
     bool restores;                  /* its first life goes on from a saved VM */
     char ended[VM_STOP_TEXT + 64];  /* how its last life ended, for `ps`; under lock */
 
