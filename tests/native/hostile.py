@@ -145,7 +145,8 @@ class Fleet:
         fleet += [definition(name, r.guest, option(r, "--append", ""), option(r, "-m", "64M"), int(option(r, "-c", 1)),
                              port="--exit-port" in r.arguments) for name, r in self.runs.items()]
         fleet += [definition(name, "steady", f"seed={n}", "16M") for n, name in enumerate(TINY)]
-        self.operator = machine(scratch, fleet, ["steady", "spin", *(r.guest for r in runs)], cpus)
+        fleet += [definition("resets", "wild_port", "reset-cf9", "16M")]
+        self.operator = machine(scratch, fleet, ["steady", "spin", "wild_port", *(r.guest for r in runs)], cpus)
 
     def start(self, name):
         self.operator.command(f"start {name}", name.encode() + rb" starts[^\n]*\n", HUNG)
@@ -239,6 +240,8 @@ def run_boot(fleet, what, test, with_ten):
         for name, run in fleet.runs.items():
             failed += tell(f"{what} {run.name}", test, name)
             check(o.process.poll() is None and b"panic" not in o.output, "the hypervisor is gone")
+        if with_ten and what == "results":
+            failed += tell(f"{what} of resets without end", resets, fleet)
         if with_ten:
             failed += tell(f"{what} of ten at once", ten, o, what == "pace")
         power_off(o)
@@ -281,6 +284,16 @@ def ten(o, paced):
     for name in TINY[5:]:
         kill(o, name)
     return f"{min(pace):.1f} to {max(pace):.1f} units in a second"
+
+
+def resets(fleet):
+    """One that resets itself as often as it can: it fills no log, and is ended by force in the midst of it."""
+    o = fleet.operator
+    fleet.start("resets")
+    o.expect(rb"resets: more of this is not said for some seconds", HUNG)
+    fleet.look(WINDOW)
+    fleet.end("resets")
+    return "it is ended"
 
 
 def boots(scratch):
