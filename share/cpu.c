@@ -39,9 +39,10 @@
  * happens in between, it is counted, too: who has wanted to run and is a slice short of it goes
  * first.
  *
- * Latency. One that wakes asks for SHARE_WAKE_NS only, so its deadline is earlier than that of
- * those who compute, and takes the CPU from the one whose deadline is last. If it has had its part
- * already, it is not eligible, and waits.
+ * Latency. One that wakes, and has not had its part, goes before all who compute, for
+ * SHARE_WAKE_NS: it takes the CPU from the one whose deadline is last. If it has had its part
+ * already, it is not eligible, and waits. Who computes loses nothing by it but time: if it falls
+ * behind by more than a slice, it goes first.
  *
  * Limit: a bucket of tokens, filled at the limit's rate, which holds SHARE_BUCKET_NS of it. Grants
  * take from it beforehand: over any time a VM gets no more than that time's part and a bucket, and
@@ -120,7 +121,7 @@ static void dequeue(struct share_cpus *s, struct share_vcpu *x)
 struct best {
     struct share_vcpu *x;
     uint64_t deadline;
-    bool serves, due, eligible;
+    bool serves, due, fresh, eligible;
 };
 
 struct search {
@@ -160,6 +161,8 @@ static bool is_better(const struct best *a, const struct best *b)
         return a->due;
     if (a->eligible != b->eligible)
         return a->eligible;
+    if (a->fresh != b->fresh)
+        return a->fresh;
     return share_is_before(a->deadline, b->deadline);
 }
 
@@ -181,6 +184,7 @@ static void look_through(struct search *f, const struct share_queue *q, struct b
             b.deadline = deadline_of(x);
             b.due = share_is_due(x->vm, f->now) || is_far_behind(f, x->vm);
             b.eligible = !share_is_before(f->virtual_now, x->vm->v);
+            b.fresh = x->fresh;
         }
         if (is_better(&b, best))
             *best = b;
@@ -190,7 +194,7 @@ static void look_through(struct search *f, const struct share_queue *q, struct b
 /* How much of virtual time passes in MARGIN_NS, all CPUs busy. */
 static uint64_t margin(const struct share_cpus *s)
 {
-    return s->phi ? (uint64_t)share_to_virtual(MARGIN_NS, s->phi) * s->count : 0;
+    return s->phi ? (uint64_t)share_to_virtual(MARGIN_NS, s->phi) * s->online : 0;
 }
 
 static struct best find_best(struct search *f)
@@ -208,7 +212,8 @@ static struct best find_best(struct search *f)
         return own.x ? own : other;
     if (own.x->vm == other.x->vm && !own.serves && !other.serves)
         return other.x->since + TURN_NS < own.x->since ? other : own;
-    if (own.serves == other.serves && own.due == other.due && own.eligible == other.eligible)
+    if (own.serves == other.serves && own.due == other.due && own.eligible == other.eligible &&
+        own.fresh == other.fresh)
         other.deadline += margin(s);
     return is_better(&other, &own) ? other : own;
 }
@@ -238,6 +243,7 @@ static void run(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, uint64
     x->cpu = cpu;
     x->state = SHARE_RUNS;
     x->since = now;
+    x->brief = x->fresh;
     x->fresh = false;
     x->granted = ns;
     share_grant(s, x->vm, ns, now);
@@ -353,7 +359,9 @@ static bool may_take(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, u
         return false;
     if (share_is_due(x->vm, now))
         return true;
-    return !share_is_before(share_virtual_now(s), x->vm->v) &&
+    if (share_is_before(share_virtual_now(s), x->vm->v))
+        return false;
+    return !q->runs->brief ||
            share_is_before(deadline_of(x), q->deadline);
 }
 
@@ -425,6 +433,19 @@ struct share_vcpu *share_yield(struct share_cpus *s, struct share_vcpu *x, uint6
     dequeue(s, y);
     run(s, y, cpu, *until - now, now); /* the rest of the slice is handed on */
     return y;
+}
+
+struct share_vcpu *share_give_way(struct share_cpus *s, struct share_vcpu *x, uint64_t now,
+                                  uint64_t *until)
+{
+    uint32_t cpu = x->cpu;
+    struct share_vcpu *y;
+
+    share_stop(s, x, true, now);
+    dequeue(s, x);
+    y = share_pick(s, cpu, now, until);
+    enqueue(s, x, cpu);
+    return y ? y : share_pick(s, cpu, now, until);
 }
 
 /* --- who there is ---------------------------------------------------------------------------- */

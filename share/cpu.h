@@ -43,6 +43,7 @@ struct share_vcpu {
     uint32_t cpu;     /* where it runs, is queued, or ran last */
     uint8_t state;    /* enum share_state */
     bool fresh;       /* woke up, and has not run since */
+    bool brief;       /* what it runs now is its first grant after that */
     bool serves;      /* not a vCPU but work that is done for them, which never waits for its turn
                          (cpu.c) */
     uint64_t since;   /* when `state` began */
@@ -86,7 +87,7 @@ struct share_queue {
 };
 
 struct share_cpus {
-    uint32_t count;
+    uint32_t count, online; /* there are; take part: their capacity is divided */
     struct share_queue queue[SHARE_CPUS];
     struct share_vm *vms;
     uint64_t weight;       /* of all VMs */
@@ -101,8 +102,10 @@ struct share_cpus {
     uint64_t release; /* when the first VM that its limit holds goes on; UINT64_MAX: none is held */
 };
 
-/* count: 1 .. SHARE_CPUS, of which each picks for itself. */
+/* count: 1 .. SHARE_CPUS; none takes part yet. */
 void share_init(struct share_cpus *s, uint32_t count);
+/* This CPU picks for itself from now on: first with share_pick. */
+void share_cpu_online(struct share_cpus *s, uint32_t cpu);
 
 /* Are these terms of a VM, and can this machine keep all reservations with it? The others' are of
  * VMs that were added. OK, ERR_INVALID (a term is not in its range) or ERR_RANGE. `vm`: whose terms
@@ -145,6 +148,10 @@ uint32_t must_check share_spread(struct share_cpus *s, uint64_t now);
  * slice. x, if there is none: what it waits for runs. */
 struct share_vcpu *must_check share_yield(struct share_cpus *s, struct share_vcpu *x, uint64_t now,
                                           uint64_t *until);
+
+/* x, which runs, gives way: whoever else has most right to the CPU runs, as share_pick; x itself, if nobody else wants to. */
+struct share_vcpu *must_check share_give_way(struct share_cpus *s, struct share_vcpu *x, uint64_t now,
+                                             uint64_t *until);
 
 /* Is anybody waiting who has more right to the CPU than what runs there, whose time is over? A look
  * without side effects, so that who need not stop need not be put away. */

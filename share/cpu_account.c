@@ -160,7 +160,7 @@ static void divide(struct share_cpus *s, uint64_t now)
     }
     if (!first)
         return;
-    s->lambda = share_divide(first, s->count * SHARE_CPU);
+    s->lambda = share_divide(first, s->online * SHARE_CPU);
     for (struct share_claim *c = first; c; c = c->next) {
         struct share_vm *vm = container_of(c, struct share_vm, claim);
         uint64_t phi = phi_between(s, vm);
@@ -236,7 +236,7 @@ bool share_is_due(struct share_vm *vm, uint64_t now)
 /* What it saves up by doing nothing: its share of the machine if all VMs wanted theirs. */
 static uint64_t baseline(const struct share_cpus *s, const struct share_vm *vm)
 {
-    uint64_t rate = s->count * SHARE_CPU * vm->terms.weight / s->weight;
+    uint64_t rate = s->online * SHARE_CPU * vm->terms.weight / s->weight;
 
     if (rate < percent(vm->terms.reservation))
         rate = percent(vm->terms.reservation);
@@ -311,7 +311,7 @@ void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     uint64_t v = virtual_of_past(s, now);
 
     vm->lag = bounded(lag_of(vm, v), -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
-    vm->rate = scale_u64(s->count * SHARE_CPU, vm->phi, s->phi);
+    vm->rate = scale_u64(s->online * SHARE_CPU, vm->phi, s->phi);
     vm->since = now;
     exclude(s, vm);
     vm->active = false;
@@ -392,7 +392,7 @@ int share_check(const struct share_cpus *s, const struct share_vm *vm, const str
         return ERR_INVALID;
     if (t->reservation > vcpus * 100 || (t->limit && t->limit < t->reservation))
         return ERR_INVALID;
-    return t->reservation + reserved(s, vm) > s->count * 100 ? ERR_RANGE : OK;
+    return t->reservation + reserved(s, vm) > s->online * 100 ? ERR_RANGE : OK;
 }
 
 void share_vm_add(struct share_cpus *s, struct share_vm *vm, const struct share_terms *terms,
@@ -441,5 +441,14 @@ void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_
 void share_init(struct share_cpus *s, uint32_t count)
 {
     *s = (struct share_cpus){.count = count, .lambda = 1, .release = UINT64_MAX};
-    s->lambda = (count * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
+    for (uint32_t i = 0; i < count; i++)
+        s->queue[i].claimed = true; /* not idle */
+}
+
+void share_cpu_online(struct share_cpus *s, uint32_t cpu)
+{
+    s->queue[cpu].claimed = false;
+    s->online++;
+    s->lambda = (s->online * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
+    s->stale = true;
 }
