@@ -160,6 +160,8 @@ def test_hostile_saved_vms():
         o.command("start aux", rb"aux does not start: the saved state of processors and devices cannot be taken: damaged", 60)
         for name in ("bare", "good"):
             o.command(f"start {name}", name.encode() + rb" starts", 60)
+        while o.command("ps", rb"\ngood +(\w+)").group(1) == b"starting":
+            pass
         o.command("ps", rb"(?s)neighbour +running.*x87 +off.*avx +off.*bare +running.*aux +off.*good +running")
         power_off_killed(o, "neighbour", "bare", "good")
 
