@@ -249,7 +249,8 @@ def read_until(p, text):
         check(time.monotonic() < end, f"expected {text!r}, have {got!r}")
         if select.select([p.stdout], [], [], 0.1)[0]:
             piece = os.read(p.stdout.fileno(), 65536)
-            check(piece, f"expected {text!r}, ended with {got!r}" + ("" if piece else f": {p.wait(LIMIT)}, {p.stderr.read()}"))
+            if not piece:
+                check(False, f"expected {text!r}, ended with {got!r}: {p.wait(LIMIT)}, {p.stderr and p.stderr.read()}")
             got += piece
     return got
 
