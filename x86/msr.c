@@ -152,11 +152,9 @@ static bool needs_spec_ctrl(const struct x86_level *level)
 
 static bool has_bhi_ctrl(const struct x86_level *level)
 {
-    for (uint32_t i = 0; i < level->count; i++) {
-        if (level->row[i].leaf == 7 && level->row[i].subleaf == 2)
-            return level->row[i].edx & CPUID_72D_BHI_CTRL;
-    }
-    return false;
+    const struct x86_cpuid_row *row = x86_level_row(level, 7, 2);
+
+    return row && row->edx & CPUID_72D_BHI_CTRL;
 }
 
 /* Engines on hardware write it to the processor: no bit that it need not have. */
