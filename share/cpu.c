@@ -27,6 +27,11 @@
  * SHARE_DIVIDE_NS. Who could use no more cannot make up for what it misses either: its phi is an
  * eighth higher, so that it is owed something and goes first.
  *
+ * Slices. Over a second, a slice more or less is 1 % of a VM that has a tenth of a CPU. So who weighs
+ * less than the average of who wants to run is granted less at a time, in proportion, but not less
+ * than SHARE_SLICE_MIN_NS; its deadlines are as much earlier. Equals have whole slices, however many
+ * they are.
+ *
  * Now and V. As grants are charged beforehand, V is ahead of the present: by what the grants that
  * run have left. Who comes or goes is measured by the V of the present. Who comes with a debt
  * moves V itself: its v is set so that it owes as much afterwards.
@@ -71,7 +76,8 @@
  * looked through: a dozen instructions each.
  *
  * Work that serves (vcpu->serves) is short and holds up whole VMs: it goes before everybody, in the
- * order of coming, on its VM's account.
+ * order of coming, on its VM's account; unless that has had more than its part already, by more
+ * than a slice. So does all of a VM of which the operator wants something (share_vm_urge).
  *
  * Locking: the caller's, around everything. Accounts are in cpu_account.c.
  */
@@ -84,7 +90,7 @@ enum { MARGIN_NS = SHARE_SLICE_NS / 4, TURN_NS = 2 * SHARE_SLICE_NS };
 
 /* --- queues ---------------------------------------------------------------------------------- */
 
-static void enqueue(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu)
+static always_inline void enqueue(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu)
 {
     struct share_queue *q = &s->queue[cpu];
 
@@ -100,7 +106,7 @@ static void enqueue(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu)
     s->ready++;
 }
 
-static void dequeue(struct share_cpus *s, struct share_vcpu *x)
+static always_inline void dequeue(struct share_cpus *s, struct share_vcpu *x)
 {
     struct share_queue *q = &s->queue[x->cpu];
 
@@ -116,12 +122,36 @@ static void dequeue(struct share_cpus *s, struct share_vcpu *x)
     s->ready--;
 }
 
+/* A CPU has, or has not, somebody who runs there, or is about to. */
+static always_inline void set_idle(struct share_cpus *s, uint32_t cpu, bool idle)
+{
+    if (idle)
+        s->idle |= BIT(cpu);
+    else
+        s->idle &= ~BIT(cpu);
+}
+
+static void claim(struct share_cpus *s, uint32_t cpu)
+{
+    s->queue[cpu].claimed = true;
+    set_idle(s, cpu, false);
+}
+
 /* --- the best one ---------------------------------------------------------------------------- */
 
+/* Rights, the strongest first; of two with the same ones, the earlier deadline counts. */
+enum {
+    SERVES = 1 << 3,
+    DUE = 1 << 2,      /* it is behind its reservation, or its share, by more than may be */
+    ELIGIBLE = 1 << 1, /* it has not had more than its part */
+    FRESH = 1 << 0,    /* it has just woken */
+    NOBODY = -1,
+};
+
 struct best {
-    struct share_vcpu *x;
+    struct share_vcpu *x; /* NULL: nobody */
     uint64_t deadline;
-    bool serves, due, fresh, eligible;
+    int32_t rights; /* NOBODY: x is NULL */
 };
 
 struct search {
@@ -130,11 +160,11 @@ struct search {
     uint32_t cpu; /* for whom */
 };
 
-static uint64_t deadline_of(const struct share_vcpu *x)
+static always_inline uint64_t deadline_of(const struct share_vcpu *x)
 {
     const struct share_vm *vm = x->vm;
 
-    return vm->v + (x->fresh ? vm->quantum / (SHARE_SLICE_NS / SHARE_WAKE_NS) : vm->quantum);
+    return vm->v + (x->fresh ? vm->fresh_request : vm->request);
 }
 
 /* Held by its limit? Then it is noted when it will not be. */
@@ -142,7 +172,7 @@ static bool is_held(struct search *f, struct share_vm *vm)
 {
     uint64_t at;
 
-    if (likely(!vm->terms.limit) || share_may_run(vm, f->now))
+    if (vm->urgent || share_may_run(vm, f->now))
         return false;
     at = share_released_at(vm);
     if (at < f->s->release)
@@ -150,45 +180,65 @@ static bool is_held(struct search *f, struct share_vm *vm)
     return true;
 }
 
-/* Of two with equal rights, the first one found: who came first to its queue. */
-static bool is_better(const struct best *a, const struct best *b)
-{
-    if (!b->x || a->serves != b->serves)
-        return !b->x || a->serves;
-    if (a->serves)
-        return false;
-    if (a->due != b->due)
-        return a->due;
-    if (a->eligible != b->eligible)
-        return a->eligible;
-    if (a->fresh != b->fresh)
-        return a->fresh;
-    return share_is_before(a->deadline, b->deadline);
-}
-
-/* By more than anybody is who can run when it wants to: it has too few vCPUs to make up for what it
+/* Behind by `far`: by more than anybody is who can run when it wants to: it has too few vCPUs to make up for what it
  * misses. */
-static bool is_far_behind(const struct search *f, const struct share_vm *vm)
+static always_inline int32_t rights_of(struct share_vcpu *x, uint64_t now, uint64_t virtual_now)
 {
-    return !share_is_before(f->virtual_now, vm->v + vm->quantum + vm->quantum / 2);
+    struct share_vm *vm = x->vm;
+    int64_t behind = (int64_t)(virtual_now - vm->v);
+    int32_t rights = x->fresh;
+
+    if (behind >= 0)
+        rights |= ELIGIBLE;
+    if (unlikely(vm->terms.reservation) && share_is_due(vm, now)) /* which counts, and so is asked always */
+        rights |= DUE;
+    if (behind >= (int64_t)vm->far)
+        rights |= DUE;
+    return rights;
 }
 
-static void look_through(struct search *f, const struct share_queue *q, struct best *best)
+/* Serving goes first while its VM has not had more than its part by more than a slice: a guest that keeps its timers busy without end does
+ * not take what is reserved for others. After that it waits until nobody else has a right, or its VM's absence has made up for it. */
+static bool may_serve(const struct share_vm *vm, uint64_t now, uint64_t virtual_now)
 {
-    for (struct share_vcpu *x = q->first; x; x = x->next) {
-        struct best b = {.x = x, .serves = x->serves};
+    if (vm->urgent)
+        return true;
+    if (vm->active)
+        return !share_is_before(virtual_now + vm->quantum, vm->v);
+    return share_lag_after_sleep(vm, now) >= -SHARE_SLICE_NS;
+}
 
-        if (!(x->mask & BIT(f->cpu)) || (!x->serves && is_held(f, x->vm)))
+static always_inline bool is_better(const struct best *a, const struct best *b)
+{
+    if (a->rights != b->rights)
+        return a->rights > b->rights;
+    return share_is_before(a->deadline, b->deadline); /* of those that serve, all the same */
+}
+
+/* Who came first to its queue comes first of equals. */
+static always_inline void look_through(struct search *f, const struct share_queue *q, struct best *best)
+{
+    const uint64_t here = BIT(f->cpu), now = f->now, virtual_now = f->virtual_now;
+    struct best found = *best;
+
+    for (struct share_vcpu *x = q->first; x; x = x->next) {
+        struct best b = {.x = x, .rights = SERVES};
+
+        if (unlikely(!(x->mask & here)))
             continue;
-        if (!x->serves) {
+        if (unlikely(x->serves)) {
+            if (!may_serve(x->vm, now, virtual_now))
+                b = (struct best){.x = x, .deadline = virtual_now + x->vm->quantum};
+        } else if (likely(!x->vm->urgent)) {
+            if (unlikely(x->vm->terms.limit) && is_held(f, x->vm))
+                continue;
+            b.rights = rights_of(x, now, virtual_now);
             b.deadline = deadline_of(x);
-            b.due = share_is_due(x->vm, f->now) || is_far_behind(f, x->vm);
-            b.eligible = !share_is_before(f->virtual_now, x->vm->v);
-            b.fresh = x->fresh;
         }
-        if (is_better(&b, best))
-            *best = b;
+        if (is_better(&b, &found))
+            found = b;
     }
+    *best = found;
 }
 
 /* How much of virtual time passes in MARGIN_NS, all CPUs busy. */
@@ -197,45 +247,51 @@ static uint64_t margin(const struct share_cpus *s)
     return s->phi ? (uint64_t)share_to_virtual(MARGIN_NS, s->phi) * s->online : 0;
 }
 
-static struct best find_best(struct search *f)
+static __attribute__((noinline)) struct best compare_with_others(struct search *f, struct best own)
 {
     struct share_cpus *s = f->s;
-    struct best own = {0}, other = {0};
+    struct best other = {.rights = NOBODY};
 
-    look_through(f, &s->queue[f->cpu], &own);
-    if (s->ready == s->queue[f->cpu].count)
-        return own;
     for (uint32_t i = 0; i < s->count; i++)
         if (i != f->cpu && s->queue[i].count)
             look_through(f, &s->queue[i], &other);
     if (!own.x || !other.x)
         return own.x ? own : other;
-    if (own.x->vm == other.x->vm && !own.serves && !other.serves)
+    if (own.x->vm == other.x->vm && !((own.rights | other.rights) & SERVES))
         return other.x->since + TURN_NS < own.x->since ? other : own;
-    if (own.serves == other.serves && own.due == other.due && own.eligible == other.eligible &&
-        own.fresh == other.fresh)
+    if (own.rights == other.rights)
         other.deadline += margin(s);
     return is_better(&other, &own) ? other : own;
 }
 
+static always_inline struct best find_best(struct search *f)
+{
+    struct best own = {.rights = NOBODY};
+
+    look_through(f, &f->s->queue[f->cpu], &own);
+    return f->s->ready == f->s->queue[f->cpu].count ? own : compare_with_others(f, own);
+}
+
 /* --- who runs -------------------------------------------------------------------------------- */
 
-static uint64_t length_of_grant(struct share_vcpu *x, uint64_t now)
+static always_inline uint64_t length_of_grant(struct share_vcpu *x, uint64_t now)
 {
     uint64_t ns;
 
-    if (x->serves)
+    if (x->serves || x->vm->urgent)
         return SHARE_SLICE_NS;
-    ns = share_may_run(x->vm, now);
+    ns = likely(!x->vm->terms.limit) ? x->vm->slice : share_may_run(x->vm, now);
     return x->fresh && ns > SHARE_WAKE_NS ? SHARE_WAKE_NS : ns;
 }
 
-static void run(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, uint64_t ns, uint64_t now)
+static always_inline void run(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, uint64_t ns, uint64_t now,
+                uint64_t virtual_now)
 {
     struct share_queue *q = &s->queue[cpu];
     uint64_t waited = now > x->since ? now - x->since : 0;
 
     q->runs = x;
+    set_idle(s, cpu, false);
     q->deadline = deadline_of(x);
     x->ready_ns += waited;
     if (!x->serves)
@@ -246,10 +302,11 @@ static void run(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, uint64
     x->brief = x->fresh;
     x->fresh = false;
     x->granted = ns;
-    share_grant(s, x->vm, ns, now);
+    share_grant(s, x->vm, ns, now, virtual_now);
 }
 
-struct share_vcpu *share_pick(struct share_cpus *s, uint32_t cpu, uint64_t now, uint64_t *until)
+static always_inline struct share_vcpu *pick(struct share_cpus *s, uint32_t cpu, uint64_t now,
+                                             uint64_t *until)
 {
     struct search f = {.s = s, .now = now, .cpu = cpu};
     struct best best;
@@ -261,13 +318,15 @@ struct share_vcpu *share_pick(struct share_cpus *s, uint32_t cpu, uint64_t now, 
     f.virtual_now = share_virtual_now(s);
     best = find_best(&f);
     if (!best.x) {
+        set_idle(s, cpu, true);
         *until = s->release;
         return NULL;
     }
     ns = length_of_grant(best.x, now);
     *until = s->release < now + ns ? s->release : now + ns;
+    s->queue[cpu].until = *until;
     dequeue(s, best.x);
-    run(s, best.x, cpu, ns, now);
+    run(s, best.x, cpu, ns, now, f.virtual_now);
     return best.x;
 }
 
@@ -286,15 +345,15 @@ static void count_runnable(struct share_cpus *s, struct share_vcpu *x, bool want
     s->stale = true;
 }
 
-void share_stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t now)
+static always_inline void stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t now)
 {
     uint64_t ran = now > x->since ? now - x->since : 0;
 
     assert(s->queue[x->cpu].runs == x);
     s->queue[x->cpu].runs = NULL;
     x->ran_ns += ran;
+    share_settle(s, x->vm, x->since, x->granted, ran, now);
     x->since += ran;
-    share_settle(s, x->vm, x->granted, ran, now);
     x->state = ready ? SHARE_READY : SHARE_SLEEPS;
     if (ready)
         enqueue(s, x, x->cpu);
@@ -302,13 +361,25 @@ void share_stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t
         count_runnable(s, x, false, now);
 }
 
-bool share_should_stop(const struct share_cpus *s, uint32_t cpu, uint64_t now)
+struct share_vcpu *share_pick(struct share_cpus *s, uint32_t cpu, uint64_t now, uint64_t *until)
 {
-    const struct share_vcpu *x = s->queue[cpu].runs;
+    return pick(s, cpu, now, until);
+}
 
-    if (!x)
-        return true;
-    return now >= x->since + x->granted || s->queue[cpu].claimed;
+void share_stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t now)
+{
+    stop(s, x, ready, now);
+    if (likely(!s->queue[x->cpu].claimed))
+        set_idle(s, x->cpu, true);
+}
+
+/* In one, since this is the path of each switch: stop, pick and all that they do are put in line here. */
+struct share_vcpu *share_next(struct share_cpus *s, struct share_vcpu *x, uint64_t now, uint64_t *until)
+{
+    uint32_t cpu = x->cpu;
+
+    stop(s, x, true, now);
+    return pick(s, cpu, now, until);
 }
 
 /* --- waking ---------------------------------------------------------------------------------- */
@@ -320,26 +391,21 @@ static uint32_t first_allowed(const struct share_cpus *s, const struct share_vcp
     return (uint32_t)__builtin_ctzll(x->mask);
 }
 
-static bool is_idle(const struct share_queue *q)
-{
-    return !q->runs && !q->claimed;
-}
-
 /* An idle CPU; if there is none, the one whose work has the last deadline. What serves is left
  * alone. */
 static uint32_t weakest(const struct share_cpus *s, const struct share_vcpu *x)
 {
     uint32_t found = SHARE_NO_CPU;
 
-    if (x->mask & BIT(x->cpu) && is_idle(&s->queue[x->cpu]))
+    if (x->mask & BIT(x->cpu) & s->idle)
         return x->cpu;
+    if (x->mask & s->idle)
+        return (uint32_t)__builtin_ctzll(x->mask & s->idle);
     for (uint32_t i = 0; i < s->count; i++) {
         const struct share_queue *q = &s->queue[i];
 
         if (!(x->mask & BIT(i)))
             continue;
-        if (is_idle(q))
-            return i;
         if (!q->runs || q->claimed || q->runs->serves)
             continue;
         if (found == SHARE_NO_CPU || share_is_before(s->queue[found].deadline, q->deadline))
@@ -353,7 +419,9 @@ static bool may_take(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, u
 {
     const struct share_queue *q = &s->queue[cpu];
 
-    if (is_idle(q) || x->serves)
+    if (s->idle & BIT(cpu) || x->serves)
+        return true;
+    if (x->vm->urgent)
         return true;
     if (x->vm->terms.limit && !share_may_run(x->vm, now))
         return false;
@@ -361,8 +429,7 @@ static bool may_take(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, u
         return true;
     if (share_is_before(share_virtual_now(s), x->vm->v))
         return false;
-    return !q->runs->brief ||
-           share_is_before(deadline_of(x), q->deadline);
+    return !q->runs->brief || share_is_before(deadline_of(x), q->deadline);
 }
 
 uint32_t share_wake(struct share_cpus *s, struct share_vcpu *x, uint64_t now)
@@ -380,7 +447,7 @@ uint32_t share_wake(struct share_cpus *s, struct share_vcpu *x, uint64_t now)
         return SHARE_NO_CPU;
     }
     enqueue(s, x, cpu);
-    s->queue[cpu].claimed = true;
+    claim(s, cpu);
     return cpu;
 }
 
@@ -388,20 +455,23 @@ uint32_t share_wake(struct share_cpus *s, struct share_vcpu *x, uint64_t now)
 static bool has_work(struct share_cpus *s, uint32_t cpu, uint64_t now)
 {
     struct search f = {.s = s, .now = now, .cpu = cpu};
-    struct best best = {0};
+    struct best best = {.rights = NOBODY};
 
     for (uint32_t i = 0; i < s->count && !best.x; i++)
         look_through(&f, &s->queue[i], &best);
     return best.x != NULL;
 }
 
-uint32_t share_spread(struct share_cpus *s, uint64_t now)
+uint32_t share_spread_somebody(struct share_cpus *s, uint64_t now)
 {
-    for (uint32_t i = 0; s->ready && i < s->count; i++)
-        if (is_idle(&s->queue[i]) && has_work(s, i, now)) {
-            s->queue[i].claimed = true;
-            return i;
+    for (uint64_t left = s->idle; left; left &= left - 1) {
+        uint32_t cpu = (uint32_t)__builtin_ctzll(left);
+
+        if (has_work(s, cpu, now)) {
+            claim(s, cpu);
+            return cpu;
         }
+    }
     return SHARE_NO_CPU;
 }
 
@@ -426,12 +496,14 @@ struct share_vcpu *share_yield(struct share_cpus *s, struct share_vcpu *x, uint6
     struct share_vcpu *y = longest_waiting(x);
     uint32_t cpu = x->cpu;
 
-    *until = x->since + x->granted;
-    if (!y || *until <= now)
+    *until = s->queue[cpu].until;
+    if (s->queue[cpu].claimed || *until <= now)
+        return share_next(s, x, now, until);
+    if (!y)
         return x;
     share_stop(s, x, true, now);
     dequeue(s, y);
-    run(s, y, cpu, *until - now, now); /* the rest of the slice is handed on */
+    run(s, y, cpu, *until - now, now, share_virtual_now(s)); /* the rest of the slice is handed on */
     return y;
 }
 
@@ -450,11 +522,15 @@ struct share_vcpu *share_give_way(struct share_cpus *s, struct share_vcpu *x, ui
 
 /* --- who there is ---------------------------------------------------------------------------- */
 
+static uint64_t within(const struct share_cpus *s, uint64_t mask)
+{
+    return s->count < SHARE_CPUS ? mask & (BIT(s->count) - 1) : mask;
+}
+
 void share_vcpu_add(struct share_cpus *s, struct share_vm *vm, struct share_vcpu *x, uint64_t mask,
                     bool serves)
 {
-    if (s->count < SHARE_CPUS)
-        mask &= BIT(s->count) - 1;
+    mask = within(s, mask);
     *x = (struct share_vcpu){.vm = vm, .mask = mask, .serves = serves, .sibling = vm->vcpus};
     x->cpu = (uint32_t)__builtin_ctzll(mask);
     vm->vcpus = x;
@@ -473,4 +549,56 @@ void share_vcpu_remove(struct share_cpus *s, struct share_vcpu *x)
     *p = x->sibling;
     if (!x->serves)
         x->vm->vcpu_count--;
+}
+
+void share_vcpu_serve(struct share_cpus *s, struct share_vcpu *x, bool serves, uint64_t now)
+{
+    assert(x->state == SHARE_RUNS);
+    if (x->serves == serves)
+        return;
+    if (serves) {
+        count_runnable(s, x, false, now);
+        x->vm->vcpu_count--;
+        x->serves = true;
+    } else {
+        x->serves = false;
+        x->vm->vcpu_count++;
+        count_runnable(s, x, true, now);
+    }
+}
+
+uint32_t share_vcpu_pin(struct share_cpus *s, struct share_vcpu *x, uint64_t mask, uint64_t now)
+{
+    x->mask = within(s, mask);
+    if (x->state == SHARE_SLEEPS || (x->state == SHARE_RUNS && x->mask & BIT(x->cpu)))
+        return SHARE_NO_CPU;
+    if (x->state == SHARE_RUNS) {
+        claim(s, x->cpu);
+        return x->cpu;
+    }
+    if (!(x->mask & BIT(x->cpu))) {
+        dequeue(s, x);
+        enqueue(s, x, first_allowed(s, x));
+    }
+    return share_spread(s, now);
+}
+
+void share_vm_urge(struct share_vm *vm, bool urgent)
+{
+    vm->urgent = urgent;
+}
+
+struct share_use share_use_of(const struct share_vm *vm, uint64_t now)
+{
+    struct share_use use = {.ran_ns = vm->ran_ns, .ready_ns = vm->ready_ns};
+
+    for (const struct share_vcpu *x = vm->vcpus; x; x = x->sibling) {
+        uint64_t since = now > x->since ? now - x->since : 0;
+
+        if (x->state == SHARE_RUNS)
+            use.ran_ns += since;
+        else if (x->state == SHARE_READY && !x->serves)
+            use.ready_ns += since;
+    }
+    return use;
 }

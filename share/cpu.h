@@ -5,7 +5,7 @@
  * which never goes back. The design stands in share/cpu.c.
  *
  * One struct share_cpus is one machine's CPUs and all who want them. Its caller holds one lock
- * around every call. The caller switches: it tells what happens (wake, stop), and asks who is next
+ * around every call; "now" may have been read before it was taken, but for one CPU never goes back. The caller switches: it tells what happens (wake, stop), and asks who is next
  * (pick); what a function returns is advice that has to be followed.
  */
 #ifndef LODGE_SHARE_CPU_H
@@ -19,7 +19,8 @@ enum {
     SHARE_CPUS = 64,
     SHARE_NO_CPU = SHARE_CPUS,
     SHARE_WEIGHT_MAX = 10000,
-    SHARE_SLICE_NS = 1000000,   /* what is granted at a time */
+    SHARE_SLICE_NS = 1000000,   /* what is granted at a time, to who weighs as much as others do */
+    SHARE_SLICE_MIN_NS = 250000, /* and to who weighs less, of whose share a slice would be more */
     SHARE_WAKE_NS = 250000,     /* and to one that has just woken, which therefore is due earlier */
     SHARE_BUCKET_NS = 10000000, /* a limit is kept over any time longer than this */
     SHARE_BURST_FACTOR = 4,     /* weight while credit is spent, beside the plain one */
@@ -60,9 +61,13 @@ struct share_vm {
     uint32_t runnable;   /* of these: READY or RUNS */
     bool active;         /* runnable != 0: it counts in the averages */
     bool bursts;         /* phi is with SHARE_BURST_FACTOR */
+    bool urgent;         /* share_vm_urge */
     uint64_t v;          /* virtual time, while active */
     uint64_t phi;        /* its weight in effect, << SHARE_PHI_SHIFT */
-    uint64_t quantum;    /* a slice of its virtual time */
+    uint64_t quantum;    /* SHARE_SLICE_NS in its virtual time */
+    uint64_t slice;      /* what it is granted at a time, in ns */
+    uint64_t request, fresh_request; /* that, and SHARE_WAKE_NS, in virtual time */
+    uint64_t far;        /* so far behind in virtual time is who cannot run when it wants to */
     int64_t lag;         /* while not active: ns that it is owed (or owes, if negative) */
     uint64_t
         rate; /* parts of a CPU (SHARE_CPU), while not active: at which it works off what it owes */
@@ -83,13 +88,16 @@ struct share_queue {
     uint32_t count;
     struct share_vcpu *runs;
     uint64_t deadline; /* in virtual time, of what runs */
-    bool claimed;      /* idle, but about to pick */
+    uint64_t until;    /* when it is to stop: its grant ends, or somebody is not held by a limit any more */
+    bool claimed;      /* about to pick, idle or not */
 };
 
 struct share_cpus {
+    uint64_t idle;          /* CPUs that run nothing and are not about to: a bit each */
     uint32_t count, online; /* there are; take part: their capacity is divided */
     struct share_queue queue[SHARE_CPUS];
     struct share_vm *vms;
+    uint32_t active;       /* VMs */
     uint64_t weight;       /* of all VMs */
     uint32_t ready;        /* queued anywhere */
     uint64_t base;         /* virtual time is base + sum / phi */
@@ -121,11 +129,26 @@ void share_vm_remove(struct share_cpus *s, struct share_vm *vm);
 void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_terms *terms,
                   uint64_t now);
 
+/* The machine's operator wants something of it that needs its vCPUs or what serves it, to end it or to let it rest: until that is taken
+ * back, all that is on its account goes first, and its limit holds nobody. */
+void share_vm_urge(struct share_vm *vm, bool urgent);
+
 /* Sleeps at first. mask: CPUs, at least one below s->count. */
 void share_vcpu_add(struct share_cpus *s, struct share_vm *vm, struct share_vcpu *x, uint64_t mask,
                     bool serves);
 /* Sleeps. */
 void share_vcpu_remove(struct share_cpus *s, struct share_vcpu *x);
+/* It runs, and serves from now on, or does not: what it does next is short and holds up others, or is long. */
+void share_vcpu_serve(struct share_cpus *s, struct share_vcpu *x, bool serves, uint64_t now);
+/* Other CPUs that it may run on. The CPU that is to call share_pick, giving up what it runs; or SHARE_NO_CPU. */
+uint32_t must_check share_vcpu_pin(struct share_cpus *s, struct share_vcpu *x, uint64_t mask,
+                                   uint64_t now);
+
+/* What a VM has had so far: CPU time of all that is on its account; and time that its vCPUs wanted a CPU in vain. */
+struct share_use {
+    uint64_t ran_ns, ready_ns;
+};
+struct share_use share_use_of(const struct share_vm *vm, uint64_t now);
 
 /* It slept and wants to run: the CPU that is to call share_pick for it, giving up what it runs; or
  * SHARE_NO_CPU: none, its turn will come. */
@@ -139,9 +162,17 @@ void share_stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t
 struct share_vcpu *must_check share_pick(struct share_cpus *s, uint32_t cpu, uint64_t now,
                                          uint64_t *until);
 
+/* share_stop of x, still ready, and share_pick for its CPU, in one. */
+struct share_vcpu *must_check share_next(struct share_cpus *s, struct share_vcpu *x, uint64_t now,
+                                         uint64_t *until);
+
 /* After share_pick or share_yield: an idle CPU that is to call share_pick, since somebody is left
  * who may run there (was driven out, or is not held by its limit any more); SHARE_NO_CPU: none. */
-uint32_t must_check share_spread(struct share_cpus *s, uint64_t now);
+uint32_t must_check share_spread_somebody(struct share_cpus *s, uint64_t now); /* of which this is the first look */
+static inline uint32_t must_check share_spread(struct share_cpus *s, uint64_t now)
+{
+    return s->ready && s->idle ? share_spread_somebody(s, now) : (uint32_t)SHARE_NO_CPU;
+}
 
 /* x, which runs, waits in a loop for another vCPU of its VM. Who runs in its place, until when, as
  * share_pick: the one of its VM that has waited longest for a CPU, which gets the rest of the
@@ -153,8 +184,13 @@ struct share_vcpu *must_check share_yield(struct share_cpus *s, struct share_vcp
 struct share_vcpu *must_check share_give_way(struct share_cpus *s, struct share_vcpu *x, uint64_t now,
                                              uint64_t *until);
 
-/* Is anybody waiting who has more right to the CPU than what runs there, whose time is over? A look
- * without side effects, so that who need not stop need not be put away. */
-bool share_should_stop(const struct share_cpus *s, uint32_t cpu, uint64_t now);
+/* Is it time for share_next? A look without side effects, so that who need not stop need not be put
+ * away. */
+static inline bool share_should_stop(const struct share_cpus *s, uint32_t cpu, uint64_t now)
+{
+    const struct share_queue *q = &s->queue[cpu];
+
+    return !q->runs || now >= q->until || q->claimed;
+}
 
 #endif

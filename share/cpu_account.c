@@ -17,16 +17,10 @@
 enum { PHI_MAX = 1 << 30 };
 
 #define NS_MAX     ((int64_t)1 << 36) /* of an account */
-#define CHARGE_MAX ((int64_t)1 << 30)
 
 static uint64_t lower(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
-}
-
-static int64_t bounded(int64_t v, int64_t low, int64_t high)
-{
-    return v < low ? low : v > high ? high : v;
 }
 
 static uint64_t elapsed(uint64_t now, uint64_t since)
@@ -41,23 +35,10 @@ static uint64_t percent(uint32_t p)
 
 /* --- the average ----------------------------------------------------------------------------- */
 
-/* The base moves along, so that `sum` stays small. */
-uint64_t share_virtual_now(struct share_cpus *s)
-{
-    int64_t step;
-
-    if (!s->phi)
-        return s->base;
-    step = s->sum / (int64_t)s->phi;
-    s->base += (uint64_t)step;
-    s->sum -= step * (int64_t)s->phi;
-    return s->base;
-}
-
 /* As of now: VMs have been charged with what they may still run. */
 static uint64_t virtual_of_past(struct share_cpus *s, uint64_t now)
 {
-    int64_t pending = bounded((int64_t)(s->ends - s->grants * now), -CHARGE_MAX, CHARGE_MAX);
+    int64_t pending = share_bounded((int64_t)(s->ends - s->grants * now), -SHARE_CHARGE_MAX, SHARE_CHARGE_MAX);
 
     return share_virtual_now(s) - (s->phi ? (uint64_t)share_to_virtual(pending, s->phi) : 0);
 }
@@ -67,19 +48,35 @@ static int64_t part_of_sum(const struct share_cpus *s, const struct share_vm *vm
     return (int64_t)(vm->v - s->base) * (int64_t)vm->phi;
 }
 
+/* It is active, and counted in s->phi. */
+static void cut_slice(const struct share_cpus *s, struct share_vm *vm)
+{
+    uint64_t average = s->phi / s->active, ns = SHARE_SLICE_NS;
+
+    if (vm->phi < average)
+        ns = SHARE_SLICE_NS * vm->phi / average;
+    vm->slice = ns < SHARE_SLICE_MIN_NS ? SHARE_SLICE_MIN_NS : ns;
+    vm->request = (uint64_t)share_to_virtual((int64_t)vm->slice, vm->phi);
+}
+
 static void include(struct share_cpus *s, struct share_vm *vm, uint64_t v, uint64_t phi)
 {
     vm->v = v;
     vm->phi = phi;
     vm->quantum = (uint64_t)share_to_virtual(SHARE_SLICE_NS, phi);
+    vm->fresh_request = vm->quantum / (SHARE_SLICE_NS / SHARE_WAKE_NS);
+    vm->far = vm->quantum + vm->quantum / 2;
     s->phi += phi;
     s->sum += part_of_sum(s, vm);
+    s->active++;
+    cut_slice(s, vm);
 }
 
 static void exclude(struct share_cpus *s, struct share_vm *vm)
 {
     s->sum -= part_of_sum(s, vm);
     s->phi -= vm->phi;
+    s->active--;
 }
 
 static int64_t lag_of(const struct share_vm *vm, uint64_t virtual_now)
@@ -87,7 +84,7 @@ static int64_t lag_of(const struct share_vm *vm, uint64_t virtual_now)
     int64_t behind = (int64_t)(virtual_now - vm->v);
     int64_t most = share_to_virtual(SHARE_LAG_MAX_NS, vm->phi);
 
-    return share_to_ns(bounded(behind, -most, most), vm->phi);
+    return share_to_ns(share_bounded(behind, -most, most), vm->phi);
 }
 
 /* --- weights in effect ----------------------------------------------------------------------- */
@@ -168,6 +165,8 @@ static void divide(struct share_cpus *s, uint64_t now)
         if (phi != vm->phi)
             reweigh(s, vm, phi);
     }
+    for (struct share_claim *c = first; c; c = c->next)
+        cut_slice(s, container_of(c, struct share_vm, claim));
 }
 
 void share_divide_if_due(struct share_cpus *s, uint64_t now)
@@ -183,6 +182,12 @@ static int64_t bucket(const struct share_vm *vm)
     return (int64_t)((uint64_t)SHARE_BUCKET_NS * vm->terms.limit / 100);
 }
 
+/* A VM's devices and timers, which no limit holds, may take more than there is: it pays for at most a second's worth. */
+static int64_t least_tokens(const struct share_vm *vm)
+{
+    return -bucket(vm) * (1000000000 / SHARE_BUCKET_NS);
+}
+
 static void refill(struct share_vm *vm, uint64_t now)
 {
     uint64_t gained = scale_u64(elapsed(now, vm->tokens_at), vm->terms.limit, 100);
@@ -193,18 +198,18 @@ static void refill(struct share_vm *vm, uint64_t now)
         gained = (uint64_t)NS_MAX;
         took = elapsed(now, vm->tokens_at);
     }
-    vm->tokens = bounded(vm->tokens + (int64_t)gained, -NS_MAX, bucket(vm));
+    vm->tokens = share_bounded(vm->tokens + (int64_t)gained, least_tokens(vm), bucket(vm));
     vm->tokens_at += took;
 }
 
 uint64_t share_may_run(struct share_vm *vm, uint64_t now)
 {
     if (!vm->terms.limit)
-        return SHARE_SLICE_NS;
+        return vm->slice;
     refill(vm, now);
     if (vm->tokens < SHARE_GRANT_MIN_NS)
         return 0;
-    return lower((uint64_t)vm->tokens, SHARE_SLICE_NS);
+    return lower((uint64_t)vm->tokens, vm->slice);
 }
 
 uint64_t share_released_at(const struct share_vm *vm)
@@ -225,7 +230,7 @@ bool share_is_due(struct share_vm *vm, uint64_t now)
     gained = scale_u64(elapsed(now, vm->reserve_at), rate, 100);
     if (gained > 0) {
         vm->reserve_at += scale_u64(gained, 100, rate);
-        vm->reserve = bounded(vm->reserve + (int64_t)lower(gained, (uint64_t)NS_MAX),
+        vm->reserve = share_bounded(vm->reserve + (int64_t)lower(gained, (uint64_t)NS_MAX),
                               -SHARE_SLICE_NS, SHARE_LAG_MAX_NS);
     }
     return vm->reserve >= SHARE_SLICE_NS;
@@ -248,13 +253,14 @@ static uint64_t baseline(const struct share_cpus *s, const struct share_vm *vm)
 /* It ran so long since the last time. */
 static void keep_credit(struct share_cpus *s, struct share_vm *vm, uint64_t ran, uint64_t now)
 {
-    uint64_t earned = scale_u64(elapsed(now, vm->credit_at), baseline(s, vm), SHARE_CPU);
+    uint64_t earned;
 
-    if (!vm->terms.burst_ns)
+    if (likely(!vm->terms.burst_ns))
         return;
+    earned = scale_u64(elapsed(now, vm->credit_at), baseline(s, vm), SHARE_CPU);
     vm->credit_at = now;
     vm->credit += (int64_t)lower(earned, (uint64_t)NS_MAX) - (int64_t)ran;
-    vm->credit = bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)vm->terms.burst_ns);
+    vm->credit = share_bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)vm->terms.burst_ns);
 }
 
 /* Whether it bursts is decided when it comes and at each division; it ends with its credit. */
@@ -269,7 +275,7 @@ static void end_burst(struct share_cpus *s, struct share_vm *vm)
 
 /* What it owed has been worked off by its absence, at the rate that it had; what it was owed is
  * kept, within a slice. */
-static int64_t lag_after_sleep(const struct share_vm *vm, uint64_t now)
+int64_t share_lag_after_sleep(const struct share_vm *vm, uint64_t now)
 {
     uint64_t worked_off = scale_u64(elapsed(now, vm->since), vm->rate, SHARE_CPU);
 
@@ -298,7 +304,7 @@ void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     keep_credit(s, vm, 0, now);
     vm->bursts = vm->credit > 0;
     phi = phi_between(s, vm);
-    lag = lag_before_joining(s, lag_after_sleep(vm, now), phi);
+    lag = lag_before_joining(s, share_lag_after_sleep(vm, now), phi);
     vm->active = true;
     vm->reserve = vm->reserve < 0 ? vm->reserve : 0;
     vm->reserve_at = now;
@@ -310,7 +316,7 @@ void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
 {
     uint64_t v = virtual_of_past(s, now);
 
-    vm->lag = bounded(lag_of(vm, v), -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
+    vm->lag = share_bounded(lag_of(vm, v), -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
     vm->rate = scale_u64(s->online * SHARE_CPU, vm->phi, s->phi);
     vm->since = now;
     exclude(s, vm);
@@ -321,53 +327,29 @@ void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
 
 /* --- running --------------------------------------------------------------------------------- */
 
-static void charge(struct share_cpus *s, struct share_vm *vm, int64_t ns)
+/* Its absence so far has made up for what it owed until now. */
+void share_charge_absent(struct share_vm *vm, int64_t ns, uint64_t now)
 {
-    int64_t step;
-
-    ns = bounded(ns, -CHARGE_MAX, CHARGE_MAX);
-    if (!vm->active) {
-        vm->lag = bounded(vm->lag - ns, -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
-        return;
-    }
-    step = share_to_virtual(ns, vm->phi);
-    vm->v += (uint64_t)step;
-    s->sum += step * (int64_t)vm->phi;
+    vm->lag = share_lag_after_sleep(vm, now);
+    vm->since = now > vm->since ? now : vm->since;
+    vm->lag = share_bounded(vm->lag - ns, -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
 }
 
 /* One that is held up by what is no share (it has not enough vCPUs, or a limit, or is pinned to a
  * crowded CPU) is not owed all of it for ever; nobody else is owed so much. */
-static void forget_excess(struct share_cpus *s, struct share_vm *vm)
+void share_forget_excess(struct share_cpus *s, struct share_vm *vm, uint64_t virtual_now)
 {
-    uint64_t earliest = share_virtual_now(s) - 2 * vm->quantum;
+    uint64_t earliest = virtual_now - 2 * vm->quantum;
 
-    if (!vm->active || !share_is_before(vm->v, earliest))
-        return;
     s->sum += (int64_t)(earliest - vm->v) * (int64_t)vm->phi;
     vm->v = earliest;
 }
 
-void share_grant(struct share_cpus *s, struct share_vm *vm, uint64_t ns, uint64_t now)
+void share_settle_bounds(struct share_cpus *s, struct share_vm *vm, int64_t unused, uint64_t ran,
+                         uint64_t now)
 {
-    forget_excess(s, vm);
-    charge(s, vm, (int64_t)ns);
-    vm->reserve -= (int64_t)ns;
-    s->grants++;
-    s->ends += now + ns;
     if (vm->terms.limit)
-        vm->tokens -= (int64_t)ns;
-}
-
-void share_settle(struct share_cpus *s, struct share_vm *vm, uint64_t granted, uint64_t ran,
-                  uint64_t now)
-{
-    s->grants--;
-    s->ends -= now - ran + granted;
-    charge(s, vm, (int64_t)ran - (int64_t)granted);
-    vm->reserve += (int64_t)granted - (int64_t)ran;
-    if (vm->terms.limit)
-        vm->tokens = bounded(vm->tokens + (int64_t)granted - (int64_t)ran, -NS_MAX, bucket(vm));
-    vm->ran_ns += ran;
+        vm->tokens = share_bounded(vm->tokens + unused, least_tokens(vm), bucket(vm));
     keep_credit(s, vm, ran, now);
     if (vm->bursts && vm->credit <= 0)
         end_burst(s, vm);
@@ -428,8 +410,8 @@ void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_
     s->weight -= vm->terms.weight;
     vm->terms = *terms;
     vm->tokens_at = now;
-    vm->tokens = bounded(vm->tokens, -NS_MAX, bucket(vm));
-    vm->credit = bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)terms->burst_ns);
+    vm->tokens = share_bounded(vm->tokens, least_tokens(vm), bucket(vm));
+    vm->credit = share_bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)terms->burst_ns);
     vm->credit_at = now;
     if (!vm->active)
         return;
@@ -448,6 +430,7 @@ void share_init(struct share_cpus *s, uint32_t count)
 void share_cpu_online(struct share_cpus *s, uint32_t cpu)
 {
     s->queue[cpu].claimed = false;
+    s->idle |= BIT(cpu);
     s->online++;
     s->lambda = (s->online * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
     s->stale = true;

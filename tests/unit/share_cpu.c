@@ -632,7 +632,7 @@ static void test_serves(void)
     double all;
 
     begin(1, 1);
-    v = add_vm((struct share_terms){.weight = 100, .limit = 30}, 2);
+    v = add_vm((struct share_terms){.weight = 2000, .limit = 30}, 2);
     (void)add_vm((struct share_terms){.weight = 10000, .reservation = 60}, 1);
     x = &v->vcpu[1];
     share_vcpu_remove(&sim.share, &x->share);
@@ -642,11 +642,140 @@ static void test_serves(void)
     run_for(100 * MS);
     sim.latency_count = 0;
     all = used(v, 1000 * MS);
-    CHECK(all > 9 && all < 9.3); /* 100 us in each 1.1 ms: more than its weight's */
+    CHECK(all > 16.5 && all < 16.9); /* its weight's; 100 us in each 1.1 ms of it serve */
     CHECK(sim.latency_count > 800);
     for (uint64_t i = 0; i < sim.latency_count; i++)
         CHECK_EQ(sim.latency[i], 0);
     CHECK(x->ran > 90 * MS);
+}
+
+/* Serving without end takes no more than what is its VM's: others have what they reserve. */
+static void test_serves_without_end(void)
+{
+    for (uint32_t sleeps = 0; sleeps < 2; sleeps++) {
+        struct vm *v, *reserves;
+        struct vcpu *x;
+        uint64_t before, since;
+        double part;
+
+        begin(1, 5);
+        v = add_vm((struct share_terms){.weight = 100}, 2);
+        reserves = add_vm((struct share_terms){.weight = 100, .reservation = 90}, 1);
+        if (sleeps) {
+            v->vcpu[0].work = 1000;
+            v->vcpu[0].rest = 3 * MS;
+        }
+        x = &v->vcpu[1];
+        share_vcpu_remove(&sim.share, &x->share);
+        share_vcpu_add(&sim.share, &v->share, &x->share, UINT64_MAX, true);
+        x->work = MS / 5;
+        x->rest = MS * 3 / 10;
+        run_for(1000 * MS);
+        before = reserves->ran;
+        since = sim.now;
+        run_for(1000 * MS);
+        part = (double)(reserves->ran - before) / (double)(sim.now - since);
+        unit_context("its vCPU %s: %f", sleeps ? "sleeps" : "computes", part);
+        CHECK(part > 0.89 && part < 0.93);
+        CHECK(x->ran > 150 * MS); /* of two seconds */
+        CHECK(reserves->share.reserve >= -(int64_t)(2 * MS)); /* it is counted whoever else is owed what */
+    }
+    unit_context(NULL);
+}
+
+/* Who is wanted by the operator goes first, whatever it owes, and is held by no limit. */
+static void test_urgent(void)
+{
+    struct vm *v;
+    uint64_t before;
+
+    begin(1, 6);
+    v = add_vm((struct share_terms){.weight = 1, .limit = 1}, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        (void)add_vm((struct share_terms){.weight = 10000, .reservation = 30}, 1);
+    run_for(500 * MS);
+    before = v->ran;
+    share_vm_urge(&v->share, true);
+    run_for(20 * MS);
+    CHECK(v->ran - before > 18 * MS);
+    share_vm_urge(&v->share, false);
+    run_for(2 * MS);
+    before = v->ran;
+    run_for(100 * MS);
+    CHECK(v->ran - before < 2 * MS);
+}
+
+/* Going back and forth between what serves and what does not is no gain, and loses nobody's account. */
+static void test_serves_at_times(void)
+{
+    struct vm *a, *b;
+    uint64_t before_a, before_b;
+    double part;
+
+    begin(1, 2);
+    a = add_vm((struct share_terms){.weight = 100}, 1);
+    b = add_vm((struct share_terms){.weight = 100}, 1);
+    run_for(10 * MS);
+    before_a = a->ran;
+    before_b = b->ran;
+    for (uint32_t n = 0; n < 4000; n++) {
+        run_for(MS / 4);
+        if (sim.cpu[0].runs == &a->vcpu[0]) {
+            share_vcpu_serve(&sim.share, &a->vcpu[0].share, true, sim.now);
+            CHECK_EQ(a->share.runnable, 0);
+            share_vcpu_serve(&sim.share, &a->vcpu[0].share, false, sim.now);
+            CHECK_EQ(a->share.runnable, 1);
+        }
+    }
+    part = (double)(a->ran - before_a) / (double)(a->ran - before_a + b->ran - before_b);
+    CHECK(part > 0.49 && part < 0.505);
+}
+
+/* Those that run and those that are queued leave a CPU that they may not run on any more. */
+static void test_pinned_anew(void)
+{
+    struct vm *v[2];
+    uint64_t before;
+
+    begin(2, 3);
+    for (uint32_t i = 0; i < 2; i++)
+        v[i] = add_vm((struct share_terms){.weight = 100}, 2);
+    run_for(10 * MS);
+    for (uint32_t i = 0; i < 2; i++)
+        for (uint32_t k = 0; k < 2; k++) {
+            uint32_t cpu = share_vcpu_pin(&sim.share, &v[i]->vcpu[k].share, 1 << i, sim.now);
+
+            if (cpu != SHARE_NO_CPU)
+                sim.cpu[cpu].kicked = true;
+        }
+    run_for(MS);
+    before = v[0]->ran;
+    for (uint32_t n = 0; n < 400; n++) {
+        run_for(MS / 4);
+        for (uint32_t i = 0; i < 2; i++)
+            CHECK(!sim.cpu[i].runs || sim.cpu[i].runs->vm == v[i]);
+    }
+    CHECK(v[0]->ran - before > 98 * MS && v[0]->ran - before < 102 * MS);
+}
+
+/* What has been used until a moment counts what goes on. */
+static void test_use_of(void)
+{
+    struct share_use use;
+    struct vm *a, *b;
+
+    begin(1, 4);
+    a = add_vm((struct share_terms){.weight = 100}, 1);
+    b = add_vm((struct share_terms){.weight = 100}, 1);
+    for (uint32_t n = 0; n < 1000; n++) {
+        uint64_t sum;
+
+        run_for(1 + random_below(MS));
+        use = share_use_of(&a->share, sim.now);
+        sum = use.ran_ns + use.ready_ns;
+        CHECK_EQ(sum, share_use_of(&b->share, sim.now).ran_ns + share_use_of(&b->share, sim.now).ready_ns);
+        CHECK_EQ(use.ran_ns, share_use_of(&b->share, sim.now).ready_ns);
+    }
 }
 
 /* --- latency --------------------------------------------------------------------------------- */
@@ -818,6 +947,11 @@ int main(int argc, char **argv)
     UNIT_RUN(test_pinned);
     UNIT_RUN(test_yield);
     UNIT_RUN(test_serves);
+    UNIT_RUN(test_serves_without_end);
+    UNIT_RUN(test_urgent);
+    UNIT_RUN(test_serves_at_times);
+    UNIT_RUN(test_pinned_anew);
+    UNIT_RUN(test_use_of);
     UNIT_RUN(test_latency);
     UNIT_RUN(test_random);
     UNIT_RUN(test_strategies);
