@@ -27,20 +27,26 @@ enum { CONFIG_TSC_KHZ_MIN = 100 * 1000, CONFIG_TSC_KHZ_MAX = 10 * 1000 * 1000 };
 /* --- what values mean --- */
 
 /* Names end up in messages, process titles and file names: keep them harmless there. */
-static int check_name(const void *owner, char *message)
+int config_check_name(const char *what, const char *name, char *message)
 {
-    const struct vm_config *c = owner;
-    if (c->name[0] == 0)
-        return config_refuse(message, "the name is empty (give one, or leave 'name' out)");
-    for (size_t n = 0; c->name[n] != 0; n++) {
-        char b = c->name[n];
+    if (name[0] == 0)
+        return config_refuse(message, "the %s is empty (give one, or leave '%s' out)", what, what);
+    for (size_t n = 0; name[n] != 0; n++) {
+        char b = name[n];
         bool plain = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z') || (b >= '0' && b <= '9');
         if (!plain && (n == 0 || (b != '.' && b != '_' && b != '-')))
             return config_refuse(message,
-                                 "the name may have letters, digits, '.', '_' and '-' only, and "
-                                 "starts with a letter or digit");
+                                 "the %s may have letters, digits, '.', '_' and '-' only, and "
+                                 "starts with a letter or digit",
+                                 what);
     }
     return OK;
+}
+
+static int check_name(const void *owner, char *message)
+{
+    const struct vm_config *c = owner;
+    return config_check_name("name", c->name, message);
 }
 
 static int check_memory(const void *owner, char *message)
@@ -127,11 +133,11 @@ const struct config_list vm_config_keys = {keys, ARRAY_SIZE(keys)};
 
 static const char *const tables[] = {"cpu", "memory"};
 
-/* Planned: a key or the first part of one. */
+/* Planned, or a fleet's: a key or the first part of one. */
 static const char *const reserved[] = {
-    "cpu.weight",    "cpu.reservation", "cpu.limit", "cpu.credit", "memory.reservation",
-    "memory.weight", "memory.limit",    "tenant",    "fleet",      "vm",
-    "disk",          "network",         "serial",    "firmware",
+    "cpu.weight",         "cpu.reservation", "cpu.limit",    "cpu.credit", "cpu.pin",
+    "memory.reservation", "memory.weight",   "memory.limit", "tenant",     "fleet",
+    "vm",                 "disk",            "network",      "serial",     "firmware",
 };
 
 static const struct config_schema schema = {

@@ -18,6 +18,8 @@
 #include "core/mem.h"
 #include "machine/config.h"
 
+enum { CONFIG_CPU_BITS = 64 };
+
 int config_refuse(char *message, const char *format, ...)
 {
     va_list ap;
@@ -173,6 +175,71 @@ static int set_bool(struct toml *t, const struct config_key *k, char *to)
     return OK;
 }
 
+/* A list of CPUs, as Linux writes it: "0,2-3". */
+struct cpu_list {
+    struct toml *toml;
+    const struct config_key *key;
+    const char *at, *end;
+};
+
+static bool takes(struct cpu_list *l, char c)
+{
+    bool is_next = l->at < l->end && *l->at == c;
+    l->at += is_next;
+    return is_next;
+}
+
+static int take_cpu(struct cpu_list *l, uint32_t *cpu)
+{
+    const char *begin = l->at;
+    uint32_t v = 0;
+    for (; l->at < l->end && *l->at >= '0' && *l->at <= '9'; l->at++)
+        v = least(v * 10 + (uint32_t)(*l->at - '0'), CONFIG_CPU_BITS);
+    *cpu = v;
+    if (l->at == begin)
+        return toml_error(l->toml, "'%s' is no list of CPUs: a number is missing at byte %u (as in %s = %s)", l->key->path,
+                          (uint32_t)(begin - l->toml->text) + 1, l->key->path, l->key->example);
+    if (v == CONFIG_CPU_BITS)
+        return toml_error(l->toml, "'%s' has a CPU that is out of range (0 to %d)", l->key->path, CONFIG_CPU_BITS - 1);
+    return OK;
+}
+
+/* One number or range. */
+static int take_cpus(struct cpu_list *l, uint64_t *cpus)
+{
+    uint32_t first = 0, last = 0;
+    int err = take_cpu(l, &first);
+    last = first;
+    if (err == OK && takes(l, '-'))
+        err = take_cpu(l, &last);
+    if (err == OK && last < first)
+        err = toml_error(l->toml, "'%s' has a range that descends, %u-%u (write %u-%u)", l->key->path, first, last, last,
+                         first);
+    for (uint32_t n = first; err == OK && n <= last; n++)
+        *cpus |= BIT(n);
+    return err;
+}
+
+static int set_cpus(struct toml *t, const struct config_key *k, char *to)
+{
+    struct cpu_list l = {t, k, t->text, t->text + t->text_length};
+    uint64_t cpus = 0;
+    if (t->kind != TOML_STRING)
+        return toml_error(t, "'%s' wants a string (as in %s = %s)", k->path, k->path, k->example);
+    if (l.at == l.end)
+        return toml_error(t, "'%s' names no CPU (as in %s = %s; without it, it is all)", k->path, k->path, k->example);
+    do {
+        int err = take_cpus(&l, &cpus);
+        if (err != OK)
+            return err;
+    } while (takes(&l, ','));
+    if (l.at != l.end)
+        return toml_error(t, "'%s' is no list of CPUs: a comma or the end is missing at byte %u (as in %s = %s)", k->path,
+                          (uint32_t)(l.at - t->text) + 1, k->path, k->example);
+    memcpy(to, &cpus, sizeof(cpus));
+    return OK;
+}
+
 /* --- scopes -------------------------------------------------------------------------------------
  */
 
@@ -234,6 +301,7 @@ int config_scope_key(struct config_scope *s, struct toml *t)
         [CONFIG_U32] = set_u32,
         [CONFIG_SIZE] = set_size,
         [CONFIG_BOOL] = set_bool,
+        [CONFIG_CPUS] = set_cpus,
     };
     const char *path = t->path + s->prefix;
     uint32_t k = find_key(s->schema, path), n = find_table(s->schema, path);

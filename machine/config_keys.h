@@ -16,6 +16,7 @@ enum config_kind {
     CONFIG_U32,
     CONFIG_SIZE, /* "512M" or an integer in bytes: uint64_t */
     CONFIG_BOOL,
+    CONFIG_CPUS, /* "0,2-3": uint64_t, a bit for each */
 };
 
 struct config_key {
@@ -54,6 +55,9 @@ struct config_scope {
 
 /* The keys of one VM, in struct vm_config (config.c). */
 extern const struct config_list vm_config_keys;
+
+/* May a VM be called so, or what else `what` is the key of? ERR_INVALID and a message without place. (config.c) */
+int must_check config_check_name(const char *what, const char *name, char *message);
 
 void config_scope_begin(struct config_scope *s, const struct config_schema *schema, void *owner, uint32_t prefix);
 /* t has read [table], or a key with its value. ERR_INVALID and t's message. */

@@ -57,6 +57,21 @@ static int check_limit(const void *owner, char *message)
     return OK;
 }
 
+static int check_credit(const void *owner, char *message)
+{
+    const struct fleet_vm *v = owner;
+    if (v->credit > FLEET_CREDIT_MAX)
+        return config_refuse(message, "a credit of %u is out of range (milliseconds of CPU time, 0 to %d)", v->credit,
+                             FLEET_CREDIT_MAX);
+    return OK;
+}
+
+static int check_tenant(const void *owner, char *message)
+{
+    const struct fleet_vm *v = owner;
+    return config_check_name("tenant", v->tenant, message);
+}
+
 static int check_machine_memory(const void *owner, char *message)
 {
     const struct fleet *f = owner;
@@ -94,11 +109,18 @@ bool fleet_shares_cores(const struct fleet *f)
 
 _Static_assert(VM(config) == 0, "keys of struct vm_config are keys of struct fleet_vm at the same offsets");
 
+/* What may be changed while it runs, too. */
+#define SHARE_KEYS \
+    {"cpu.weight", CONFIG_U32, VM(weight), 0, "100", check_weight}, \
+    {"cpu.reservation", CONFIG_U32, VM(reservation), 0, "50", check_reservation}, \
+    {"cpu.limit", CONFIG_U32, VM(limit), 0, "150", check_limit}, \
+    {"cpu.credit", CONFIG_U32, VM(credit), 0, "5000", check_credit}, \
+    {"cpu.pin", CONFIG_CPUS, VM(cpus), 0, "\"0,2-3\"", NULL}
+
 static const struct config_key fleet_keys[] = {
     /* table */
-    {"cpu.weight", CONFIG_U32, VM(weight), 0, "100", check_weight},
-    {"cpu.reservation", CONFIG_U32, VM(reservation), 0, "50", check_reservation},
-    {"cpu.limit", CONFIG_U32, VM(limit), 0, "150", check_limit},
+    SHARE_KEYS,
+    {"tenant", CONFIG_STRING, VM(tenant), VM_NAME_SIZE, "\"acme\"", check_tenant},
     {"autostart", CONFIG_BOOL, VM(autostart), 0, "true", NULL},
     {"restore", CONFIG_STRING, VM(restore), CONFIG_PATH, "\"debian.saved\"", NULL},
 };
@@ -114,8 +136,7 @@ static const char *const vm_tables[] = {"cpu", "memory"};
 static const char *const machine_tables[] = {"machine"};
 
 static const char *const vm_reserved[] = {
-    "cpu.credit", "memory.reservation", "memory.weight", "memory.limit", "tenant", "disk", "network",
-    "serial",     "firmware",
+    "memory.reservation", "memory.weight", "memory.limit", "disk", "network", "serial", "firmware",
 };
 static const char *const machine_reserved[] = {"fleet", "tenant", "disk", "network", "serial", "firmware"};
 
@@ -219,6 +240,41 @@ static int check_restored(struct fleet_reader *r)
     return OK;
 }
 
+_Static_assert(FLEET_CPUS == 64, "a bit of fleet_vm.cpus for each");
+
+/* Of the CPUs in that mask. Not __builtin_popcountll, which is a call into libgcc where POPCNT may not be assumed. */
+static uint32_t percent_of(uint64_t cpus)
+{
+    uint32_t percent = 0;
+    for (; cpus != 0; cpus &= cpus - 1)
+        percent += FLEET_CPU_PERCENT;
+    return percent;
+}
+
+void fleet_cpus_text(uint64_t cpus, char *text)
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (uint32_t n = 0; n < FLEET_CPUS; n++) {
+        uint32_t first = n;
+        if (!(cpus & BIT(n)))
+            continue;
+        while (n + 1 < FLEET_CPUS && cpus & BIT(n + 1))
+            n++;
+        used += fmt(text + used, FLEET_CPUS_TEXT - used, first == n ? "%s%u" : "%s%u-%u", used ? "," : "", first, n);
+    }
+}
+
+static int check_pin(const struct fleet_vm *v, char *message)
+{
+    char cpus[FLEET_CPUS_TEXT];
+    if (v->reservation <= percent_of(v->cpus))
+        return OK;
+    fleet_cpus_text(v->cpus, cpus);
+    return config_refuse(message, "VM '%s' cannot use its reservation of %u %% of a CPU, pinned to %s (at most %u)",
+                         v->config.name, v->reservation, cpus, percent_of(v->cpus));
+}
+
 static int check_shares(const struct fleet_vm *v, char *message)
 {
     if (v->reservation > v->config.vcpus * FLEET_CPU_PERCENT)
@@ -228,7 +284,7 @@ static int check_shares(const struct fleet_vm *v, char *message)
         return config_refuse(message,
                              "VM '%s' has a limit of %u %% of a CPU, less than its reservation of %u %% (raise it)",
                              v->config.name, v->limit, v->reservation);
-    return OK;
+    return check_pin(v, message);
 }
 
 /* The VM that was being read is complete. */
@@ -272,6 +328,7 @@ static int begin_vm(struct fleet_reader *r)
     vm_config_defaults(&v->config);
     v->config.name[0] = 0;
     v->weight = FLEET_WEIGHT_DEFAULT;
+    v->cpus = UINT64_MAX;
     v->autostart = true;
     v->line = line;
     config_scope_begin(&r->vm, &r->vm_schema, v, PREFIX);
@@ -337,6 +394,23 @@ static int read_all(struct fleet_reader *r)
     return end_vm(r);
 }
 
+/* [machine] may stand behind the VMs, so this comes last. */
+static int check_pins(struct fleet_reader *r)
+{
+    const struct fleet *f = r->fleet;
+    uint64_t has = f->cpus == 0 || f->cpus == FLEET_CPUS ? UINT64_MAX : BIT(f->cpus) - 1;
+    for (const struct fleet_vm *v = f->vm; v < f->vm + f->count; v++) {
+        char cpus[FLEET_CPUS_TEXT];
+        if (v->cpus == UINT64_MAX || (v->cpus & ~has) == 0)
+            continue;
+        fleet_cpus_text(v->cpus & ~has, cpus);
+        r->toml.line = v->line;
+        return toml_error(&r->toml, "VM '%s' is pinned to CPU %s, and a machine of %u CPUs has 0 to %u (see cpu.pin)",
+                          v->config.name, cpus, f->cpus, f->cpus - 1);
+    }
+    return OK;
+}
+
 int fleet_parse(struct fleet *f, const char *file, const char *text, size_t size, char *message)
 {
     struct fleet_reader r;
@@ -355,8 +429,40 @@ int fleet_parse(struct fleet *f, const char *file, const char *text, size_t size
     config_scope_begin(&r.machine, &machine_schema, f, 0);
     toml_init(&r.toml, file, text, size, message, CONFIG_MESSAGE);
     int err = read_all(&r);
+    if (err == OK)
+        err = check_pins(&r);
     f->bad_line = r.toml.line;
     return err;
+}
+
+/* --- changing shares at run time ----------------------------------------------------------------
+ */
+
+static const struct config_key share_keys[] = {
+    /* table */
+    SHARE_KEYS,
+};
+
+static const struct config_schema share_schema = {
+    .list = {{share_keys, ARRAY_SIZE(share_keys)}},
+    .table = vm_tables,
+    .tables = 1,
+};
+
+int fleet_vm_set(struct fleet_vm *v, const char *text, size_t size, char *message)
+{
+    struct config_scope scope;
+    enum toml_event event = TOML_END;
+    struct toml t;
+    int err;
+    config_scope_begin(&scope, &share_schema, v, 0);
+    toml_init(&t, "set", text, size, message, CONFIG_MESSAGE);
+    while ((err = toml_next(&t, &event)) == OK && event != TOML_END) {
+        err = event == TOML_VALUE ? config_scope_key(&scope, &t) : toml_error(&t, "only keys, as in cpu.weight=200");
+        if (err != OK)
+            return err;
+    }
+    return err != OK ? err : check_shares(v, message);
 }
 
 /* --- leaving out --------------------------------------------------------------------------------
@@ -473,7 +579,40 @@ static int fits_alone(const struct fleet *f, const struct fleet_vm *v, const str
     char who[VM_NAME_SIZE + 16];
     fmt(who, sizeof(who), "VM '%s' has", v->config.name);
     int err = fits_memory(f, room, v->config.memory, who, "give it less", message);
-    return err != OK ? err : fits_cpus(room, v->reservation, who, "reserve less", message);
+    if (err == OK)
+        err = fits_cpus(room, v->reservation, who, "reserve less", message);
+    return err == OK && check_pin(v, message) != OK ? ERR_RANGE : err;
+}
+
+/*
+ * Whoever may run on CPUs of a set only gets its reservation there: their sum is at most what the set has. That holds
+ * for every set, and all together are enough; it is looked at for each that some VM is pinned to. So two VMs on one CPU
+ * are caught; three VMs on the three pairs of three CPUs are not, unless that is all of the machine.
+ */
+static int fits_pinned(const struct fleet *f, uint64_t set, char *message)
+{
+    char cpus[FLEET_CPUS_TEXT];
+    uint32_t reserved = 0;
+    for (const struct fleet_vm *v = f->vm; v < f->vm + f->count; v++)
+        if (v->autostart && (v->cpus & ~set) == 0)
+            reserved += v->reservation;
+    if (reserved <= percent_of(set))
+        return OK;
+    fleet_cpus_text(set, cpus);
+    config_refuse(message,
+                  "the VMs that start by themselves and are pinned within CPUs %s have reserved %u %% of a CPU, and these "
+                  "have %u %% (reserve less, or pin them elsewhere)",
+                  cpus, reserved, percent_of(set));
+    return ERR_RANGE;
+}
+
+static int fit_pinned(const struct fleet *f, char *message)
+{
+    int err = OK;
+    for (const struct fleet_vm *v = f->vm; v < f->vm + f->count && err == OK; v++)
+        if (v->autostart && v->cpus != UINT64_MAX)
+            err = fits_pinned(f, v->cpus, message);
+    return err;
 }
 
 int fleet_fits(const struct fleet *f, const struct fleet_room *room, char *message)
@@ -491,7 +630,7 @@ int fleet_fits(const struct fleet *f, const struct fleet_room *room, char *messa
         err = fits_memory(f, room, memory, together, "give them less, or autostart = false", message);
     if (err == OK)
         err = fits_cpus(room, reserved, together, "reserve less, or autostart = false", message);
-    return err;
+    return err == OK ? fit_pinned(f, message) : err;
 }
 
 bool fleet_module_is(const char *command_line, const char *path)

@@ -13,12 +13,14 @@
 #include "machine/config.h"
 
 enum {
-    FLEET_VMS = 64,
-    FLEET_CPUS = 64,            /* of the machine */
+    FLEET_VMS = 256,
+    FLEET_CPUS = 64,            /* of the machine: bits of fleet_vm.cpus */
     FLEET_FILE_MAX = 1 << 20,   /* bytes of the fleet file */
     FLEET_WEIGHT_DEFAULT = 100, /* as cgroup v2's cpu.weight, and its bounds */
     FLEET_WEIGHT_MAX = 10000,
     FLEET_CPU_PERCENT = 100,              /* one CPU, in the unit of reservations and limits */
+    FLEET_CREDIT_MAX = 60000,             /* ms */
+    FLEET_CPUS_TEXT = 136,                /* bytes of the longest list of CPUs, "0-1,3-4,...", terminator included */
     FLEET_SMT = 8,                        /* bytes of "off" or "shared", terminator included */
     FLEET_COMMAND_LINE = CONFIG_PATH + 2, /* bytes of a module's command line, terminator included */
 };
@@ -37,6 +39,9 @@ struct fleet_vm {
     uint32_t weight;           /* of CPU time, beside the others': 1 .. FLEET_WEIGHT_MAX */
     uint32_t reservation;      /* CPU time that it always gets if it wants it: percent of one CPU; 0: none */
     uint32_t limit;            /* and that it never exceeds; 0: none */
+    uint32_t credit;           /* CPU time, ms, that it saves up while idle, to be spent in a burst; 0: none */
+    uint64_t cpus;             /* that its vCPUs may run on, a bit each, counted as machine.cpus; UINT64_MAX: all */
+    char tenant[VM_NAME_SIZE]; /* who it is run for; empty: it is its own tenant */
     bool autostart;            /* starts when the machine does */
     uint32_t line;             /* of its [[vm]] in the file */
 };
@@ -65,6 +70,10 @@ int must_check fleet_parse(struct fleet *f, const char *file, const char *text, 
  */
 bool fleet_leave_out(char *text, size_t size, uint32_t line);
 
+/* Changes a VM's shares by lines as they stand behind its [[vm]] (cpu.weight = 200), of cpu.* only. ERR_INVALID and a message: then *v
+ * means nothing. */
+int must_check fleet_vm_set(struct fleet_vm *v, const char *text, size_t size, char *message);
+
 /* May threads of one core run different VMs at once? */
 bool fleet_shares_cores(const struct fleet *f);
 
@@ -80,8 +89,11 @@ struct fleet_room {
 };
 
 /* Do all VMs that start by themselves fit together, and each other one alone? ERR_RANGE and a message with the
- * numbers, without place. Restored VMs have been adopted. */
+ * numbers, without place. Restored VMs have been adopted; no VM is pinned to a CPU that is not there. */
 int must_check fleet_fits(const struct fleet *f, const struct fleet_room *room, char *message);
+
+/* CPUs as a file writes them, in text[FLEET_CPUS_TEXT]. */
+void fleet_cpus_text(uint64_t cpus, char *text);
 
 /* Is a module of that command line the file that the fleet gives this path? GRUB puts quotes around what has a space;
  * paths with anything else that it would change are refused by fleet_parse. */

@@ -291,7 +291,7 @@ int boot_info_read(struct boot_info *b, const void *info, size_t available, char
     struct reader r = {.b = b};
     uint64_t total = available >= 8 ? load_u32(p) : 0;
 
-    memset(b, 0, sizeof(*b));
+    memset(b, 0, offsetof(struct boot_info, module));
     b->screen.type = BOOT_SCREEN_NONE;
     if (total < 16 || total > available || total > BOOT_INFO_MAX) {
         fmt(message, message_size, "boot information of %llu bytes", (unsigned long long)total);

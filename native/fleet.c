@@ -20,6 +20,8 @@
 #include "native/log.h"
 #include "native/main.h"
 
+_Static_assert(BOOT_MODULES >= 1 + 3 * FLEET_VMS, "the fleet, and a kernel, an initrd and a saved VM each");
+
 static struct fleet fleet;
 static struct guest *guests;
 static uint32_t count;
@@ -111,6 +113,33 @@ static void adopt_saved(void)
     seam_pages_free(saved, saved ? pages : 0);
 }
 
+/* The file counts CPUs that run VMs, from 0; cpu_table, by which the scheduler goes, has parked ones between them. */
+uint64_t fleet_cpus(uint64_t counted)
+{
+    uint64_t cpus = 0;
+
+    for (uint32_t i = 0, n = 0; i < cpu_count; i++) {
+        if (!cpu_table[i]->parked)
+            cpus |= (counted >> n++ & 1) << i;
+    }
+    return cpus;
+}
+
+/* A VM is pinned to what there is of its CPUs; if there is none of them, to none: it would never run. */
+static void pin_to_what_there_is(struct fleet_vm *v)
+{
+    uint64_t there = cpu_working < FLEET_CPUS ? BIT(cpu_working) - 1 : UINT64_MAX, cpus = v->cpus & there;
+    char lacking[FLEET_CPUS_TEXT], left[FLEET_CPUS_TEXT];
+
+    if (v->cpus == UINT64_MAX || cpus == v->cpus)
+        return;
+    fleet_cpus_text(v->cpus & ~there, lacking);
+    fleet_cpus_text(cpus, left);
+    log_line("%s is pinned to CPU %s, and this machine has 0 to %u: it runs on %s", v->config.name, lacking,
+             cpu_working - 1, cpus ? left : "all");
+    v->cpus = cpus ? cpus : UINT64_MAX;
+}
+
 static void say_whether_it_fits(void)
 {
     char message[CONFIG_MESSAGE];
@@ -136,6 +165,8 @@ void fleet_init(void)
     if (!is_read)
         return;
     adopt_saved();
+    for (uint32_t i = 0; i < fleet.count; i++)
+        pin_to_what_there_is(&fleet.vm[i]);
     say_whether_it_fits();
     guests = seam_pages_alloc(pages_of(fleet.count * sizeof(*guests)));
     for (uint32_t i = 0; guests && i < fleet.count; i++) {
@@ -167,6 +198,8 @@ void fleet_stop(uint64_t patience_ns)
             continue;
         log_line("%s does not power off: it is ended", guests[i].definition->config.name);
         guest_order(&guests[i], GUEST_ORDER_KILL);
-        (void)guest_wait_state(&guests[i], GUEST_OFF, seam_time_ns() + END_NS);
     }
+    deadline = seam_time_ns() + END_NS;
+    for (uint32_t i = 0; i < count; i++)
+        (void)guest_wait_state(&guests[i], GUEST_OFF, deadline);
 }

@@ -17,6 +17,9 @@ void fleet_start(void);
 /* Presses every power button, waits until all are off or the time is up, ends the rest. */
 void fleet_stop(uint64_t patience_ns);
 
+/* CPUs as the file counts them (those that run VMs, from 0), a bit each, as numbers of cpu_table; only of those that there are. */
+uint64_t fleet_cpus(uint64_t counted);
+
 uint32_t fleet_guests(void);
 struct guest *fleet_guest(uint32_t i);
 /* By name; NULL: there is none. */

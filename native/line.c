@@ -16,7 +16,7 @@
 #include "core/fmt.h"
 #include "core/mem.h"
 
-enum { ESC = 0x1B, BELL = 0x07, TAB = 0x09, DELETE = 0x7F, MATCHES = 128, WORD = 64 };
+enum { ESC = 0x1B, BELL = 0x07, TAB = 0x09, DELETE = 0x7F, MATCHES = 512, WORD = 64 };
 
 #define CTRL(letter) ((letter) - '@')
 

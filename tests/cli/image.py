@@ -105,6 +105,9 @@ def test_bad_fleets():
                            (VM + VM, "fleet.toml:6: there is a VM 'a' already, in line 1"),
                            (VM + "cpu.wieght = 1", "fleet.toml:5: unknown key 'cpu.wieght' .*'cpu.weight'"),
                            (VM + "engine = 'kvm'", "fleet.toml:5: a fleet's engine"),
+                           (VM + "cpu.credit = 3600001", "fleet.toml:5: a credit of 3600001 is out of range"),
+                           (VM + "cpu.pin = '2-1'", "fleet.toml:5: 'cpu.pin' has a range that descends, 2-1"),
+                           (VM + "tenant = ''", "fleet.toml:5: the tenant is empty"),
                            (VM + "initrd = \"it's\"", "fleet.toml:5: the path of 'initrd' has a quote"),
                            (VM + 'initrd = "a\\nb"', "fleet.toml:5: the path of 'initrd' has a control character"),
                            (b"\xff", "fleet.toml:1: byte 0xff"), (b"\x7fELF\0", "fleet.toml:1:")):
@@ -134,6 +137,11 @@ def test_that_does_not_fit():
     refused("d", "machine.cpus = 1\n" + VM + "vcpus = 2\ncpu.reservation = 60\n" + VM.replace('"a"', '"b"') +
             "cpu.reservation = 41\n", USAGE,
             "fleet.toml: .* have reserved 101 % of a CPU, and a machine of 1 CPUs has 100 %")
+    refused("d", "machine.cpus = 2\n" + VM + "cpu.pin = '1-2'\n", USAGE,
+            "fleet.toml:2: VM 'a' is pinned to CPU 2, and a machine of 2 CPUs has 0 to 1")
+    refused("d", VM + "cpu.reservation = 60\ncpu.pin = '1'\n" + VM.replace('"a"', '"b"') +
+            "cpu.reservation = 41\ncpu.pin = '1'\n", USAGE,
+            "fleet.toml: .* pinned within CPUs 1 have reserved 101 % of a CPU, and these have 100 %")
     check_nothing_left("d")
     check_status(image("d", "machine.memory = '2G'\n" + big + big.replace('"a"', '"b"') + "autostart = false\n"), OK)
 
@@ -548,13 +556,14 @@ def test_longest_paths():
     check(len(name) == 1023, len(name))
     os.makedirs(path(deep))
     write(deep + "/k", b"z")
-    vms = "".join(VM.replace('"a"', f'"v{n}"').replace("16M", "2M") for n in range(63))
+    vms = "".join(VM.replace('"a"', f'"v{n}"').replace("16M", "2M") for n in range(255))
     r = run("image", "fleet.toml", "-o", "out.iso", "--native", native(),
             cwd=os.path.dirname(write("d/fleet.toml", vms + VM.replace('"k"', f'"{name}"'))))
     check_status(r, OK)
+    check("with 2 files" in r.out and "256 VMs" in r.out, r)  # what all but one name is there once
     check(boots("-cdrom", path("d/out.iso"))[2] == f"00000001 0000007a {name}", "as it was given")
     os.unlink(path("d/out.iso"))
-    refused("d", vms + VM + VM.replace('"a"', '"b"'), USAGE, "fleet.toml:257: more than 64 VMs")
+    refused("d", vms + VM + VM.replace('"a"', '"b"'), USAGE, "fleet.toml:1025: more than 256 VMs")
 
 
 if __name__ == "__main__":

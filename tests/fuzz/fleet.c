@@ -52,6 +52,10 @@ static void require_vm(const struct fleet *f, const struct fleet_vm *v)
         require(strcmp(other->config.name, v->config.name) != 0 && other->line < v->line);
     require(v->weight >= 1 && v->weight <= FLEET_WEIGHT_MAX);
     require(v->limit <= VM_MAX_VCPUS * FLEET_CPU_PERCENT);
+    require(v->credit <= FLEET_CREDIT_MAX && v->cpus != 0 && memchr(v->tenant, 0, sizeof(v->tenant)) != NULL);
+    require(v->cpus == UINT64_MAX || f->cpus == 0 || f->cpus == FLEET_CPUS || v->cpus >> f->cpus == 0);
+    require(v->restore[0] != 0 ||
+            v->reservation <= (uint32_t)__builtin_popcountll(v->cpus) * FLEET_CPU_PERCENT);
     require(v->restore[0] != 0 || v->limit == 0 || v->limit >= v->reservation);
     require(v->restore[0] != 0 || v->reservation <= v->config.vcpus * FLEET_CPU_PERCENT);
     require_path(v->config.kernel);

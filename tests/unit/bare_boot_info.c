@@ -7,7 +7,7 @@
 #include "native/boot_info.h"
 #include "tests/lib/unit.h"
 
-enum { ROOM = 16384 };
+enum { ROOM = 32768 };
 
 static uint8_t info[ROOM];
 static uint32_t used;

@@ -114,6 +114,9 @@ static const struct bad bad_keys[] = {
     {"[cpus]\n", "1: unknown key 'cpus' (the nearest known one is 'vcpus')"},
     {"cpu = 3", "1: 'cpu' is a table, not a key (open it with [cpu])"},
     {"cpu.weight = 1", "1: 'cpu.weight' is reserved for a later version of Lodge (remove it)"},
+    {"cpu.credit = 1", "1: 'cpu.credit' is reserved for a later version of Lodge (remove it)"},
+    {"cpu.pin = '0'", "1: 'cpu.pin' is reserved for a later version of Lodge (remove it)"},
+    {"tenant = 'x'", "1: 'tenant' is reserved for a later version of Lodge (remove it)"},
     {"[disk.root]\n", "1: 'disk.root' is reserved for a later version of Lodge (remove it)"},
     {"diskette = 1", "1: unknown key 'diskette' (the nearest known one is 'kernel')"},
     {"[[vm]]", "1: [[vm]] makes this a fleet, and one VM is wanted here (a fleet is for 'lodge "

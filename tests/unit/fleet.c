@@ -55,6 +55,9 @@ static void test_one(void)
     CHECK_EQ(vms[0].weight, 100);
     CHECK_EQ(vms[0].reservation, 0);
     CHECK_EQ(vms[0].limit, 0);
+    CHECK_EQ(vms[0].credit, 0);
+    CHECK_EQ(vms[0].cpus, UINT64_MAX);
+    CHECK_STR(vms[0].tenant, "");
     CHECK(vms[0].autostart);
     CHECK_EQ(vms[0].line, 1);
 }
@@ -80,9 +83,12 @@ static void test_several(void)
                "weight = 10000\n"
                "reservation = 200\n"
                "limit = 200\n"
+               "credit = 60000\n"
+               "pin = '1-2'\n"
                "portable = true\n"
                "[[vm]]\n"
                "name = 'second'\n"
+               "tenant = 'A.b_c-9'\n"
                "cpu.weight = 1\n"
                "cpu.count = 3\n"
                "autostart = false\n"
@@ -103,6 +109,9 @@ static void test_several(void)
     CHECK_EQ(vms[0].weight, 10000);
     CHECK_EQ(vms[0].reservation, 200);
     CHECK_EQ(vms[0].limit, 200);
+    CHECK_EQ(vms[0].credit, 60000);
+    CHECK_EQ(vms[0].cpus, 6);
+    CHECK_STR(vms[0].tenant, "");
     CHECK_EQ(vms[0].line, 6);
     CHECK_STR(vms[1].config.name, "second");
     CHECK_EQ(vms[1].weight, 1);
@@ -110,8 +119,11 @@ static void test_several(void)
     CHECK(!vms[1].autostart);
     CHECK_STR(vms[1].config.append, ""); /* nothing of the VM before */
     CHECK_STR(vms[1].config.level, "v3");
+    CHECK_EQ(vms[1].credit, 0);
+    CHECK_EQ(vms[1].cpus, UINT64_MAX);
+    CHECK_STR(vms[1].tenant, "A.b_c-9");
     CHECK_STR(vms[2].restore, "./fleet");
-    CHECK_EQ(vms[2].line, 27);
+    CHECK_EQ(vms[2].line, 30);
     CHECK(vms[2].autostart);
 }
 
@@ -131,6 +143,54 @@ static void test_machine_forms(void)
 }
 
 #define VM "[[vm]]\nname = 'a'\nkernel = 'k'\n"
+
+#define LONG "123456789012345678901234567890123456789012345678901234567890123" /* 63 bytes */
+#define PIN_NUMBER(at) \
+    "4: 'cpu.pin' is no list of CPUs: a number is missing at byte " at " (as in cpu.pin = \"0,2-3\")"
+#define PIN_END(at) \
+    "4: 'cpu.pin' is no list of CPUs: a comma or the end is missing at byte " at " (as in cpu.pin = \"0,2-3\")"
+
+static void test_pins(void)
+{
+    static const struct {
+        const char *list, *text; /* text: as it is said; NULL: the same */
+        uint64_t cpus;
+    } pin[] = {
+        /* table */
+        {"0", NULL, 1},
+        {"63", NULL, UINT64_C(1) << 63},
+        {"0-3", NULL, 15},
+        {"0,2,4-5", NULL, 0x35},
+        {"5,0", "0,5", 0x21},
+        {"2-2", "2", 4},
+        {"1,1,0-2", "0-2", 7},
+        {"0-1,1-2", "0-2", 7},
+        {"007,0000000000000000000000000000008", "7-8", 0x180},
+        {"62-63", NULL, UINT64_C(3) << 62},
+        {"0-63", NULL, UINT64_MAX},
+        {"0-1,3-4,6-7,9-10,12-13,15-16,18-19,21-22,24-25,27-28,30-31,33-34,36-37,39-40,42-43,45-46,48-49,51-52,54-55,"
+         "57-58,60-61,63",
+         NULL, UINT64_C(0xB6DB6DB6DB6DB6DB)},
+    };
+    char text[256], list[FLEET_CPUS_TEXT];
+
+    for (size_t n = 0; n < ARRAY_SIZE(pin); n++) {
+        unit_context("case %zu", n);
+        snprintf(text, sizeof(text), VM "cpu.pin = '%s'\n[machine]\ncpus = 64\n", pin[n].list);
+        must_parse(text);
+        CHECK_EQ(vms[0].cpus, pin[n].cpus);
+        memset(list, 'x', sizeof(list));
+        fleet_cpus_text(vms[0].cpus, list);
+        CHECK_STR(list, pin[n].text ? pin[n].text : pin[n].list);
+    }
+    unit_context(NULL);
+    must_parse("machine.cpus = 4\n" VM "cpu.pin = '3'\n");
+    must_parse("machine.cpus = 1\n" VM); /* not pinned: no matter what there is */
+    must_parse(VM "tenant = '" LONG "'\n");
+    CHECK_STR(vms[0].tenant, LONG);
+    fleet_cpus_text(0, list);
+    CHECK_STR(list, "");
+}
 
 struct bad {
     const char *text;
@@ -160,9 +220,10 @@ static const struct bad bad[] = {
     {VM "cpu.weight = 1\n[vm.cpu]", "5: [vm.cpu] was already opened in line 4"},
     {VM "vcpus = 1\n[vm.cpu]\ncount = 1", "6: 'cpu.count' was already given as 'vcpus' in line 4"},
     {VM "memory = 4194304\n[vm.memory]", "5: 'memory' was already given a value in line 4"},
-    {VM "cpu.credit = 1", "4: 'cpu.credit' is reserved for a later version of Lodge (remove it)"},
     {VM "disk.root = 'x'", "4: 'disk.root' is reserved for a later version of Lodge (remove it)"},
-    {"tenant = 'x'", "1: 'tenant' is reserved for a later version of Lodge (remove it)"},
+    {"tenant = 'x'", "1: 'tenant' is of no VM (put it behind the [[vm]] that it is of)"},
+    {"tenant.x = 1", "1: 'tenant.x' is reserved for a later version of Lodge (remove it)"},
+    {VM "memory.weight = 1", "4: 'memory.weight' is reserved for a later version of Lodge (remove it)"},
     {VM "[cpu]", "4: [cpu] is of no VM (write [vm.cpu], behind the [[vm]] that it is of)"},
     {"[memory]", "1: [memory] is of no VM (write [vm.memory], behind the [[vm]] that it is of)"},
     {"[vm.cpu]", "1: [vm.cpu] is of no VM (put it behind the [[vm]] that it is of)"},
@@ -198,6 +259,48 @@ static const struct bad bad[] = {
     {VM "cpu.reservation = 101", "4: VM 'a' cannot use its reservation of 101 % of a CPU with 1 vCPUs (at most 100)"},
     {VM "cpu.limit = 49\ncpu.reservation = 50",
      "5: VM 'a' has a limit of 49 % of a CPU, less than its reservation of 50 % (raise it)"},
+    {VM "cpu.credit = 60001", "4: a credit of 60001 is out of range (milliseconds of CPU time, 0 to 60000)"},
+    {VM "cpu.credit = -1", "4: 'cpu.credit' is out of range (as in cpu.credit = 5000)"},
+    {VM "cpu.credit = '5s'", "4: 'cpu.credit' wants an integer (as in cpu.credit = 5000)"},
+    {VM "tenant = ''", "4: the tenant is empty (give one, or leave 'tenant' out)"},
+    {VM "tenant = 'a b'", "4: the tenant may have letters, digits, '.', '_' and '-' only, and starts with a letter or digit"},
+    {VM "tenant = '-a'", "4: the tenant may have letters, digits, '.', '_' and '-' only, and starts with a letter or digit"},
+    {VM "tenant = '" LONG "x'", "4: 'tenant' is longer than 63 bytes (64)"},
+    {VM "tenant = 1", "4: 'tenant' wants a string (as in tenant = \"acme\")"},
+    {VM "[vm.tenant]", "4: 'tenant' is not a table (as in tenant = \"acme\")"},
+    {VM "cpu.pin = 1", "4: 'cpu.pin' wants a string (as in cpu.pin = \"0,2-3\")"},
+    {VM "cpu.pin = ''", "4: 'cpu.pin' names no CPU (as in cpu.pin = \"0,2-3\"; without it, it is all)"},
+    {VM "cpu.pin = ','", PIN_NUMBER("1")},
+    {VM "cpu.pin = '0,'", PIN_NUMBER("3")},
+    {VM "cpu.pin = ',0'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '0,,1'", PIN_NUMBER("3")},
+    {VM "cpu.pin = ' 0'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '0, 1'", PIN_NUMBER("3")},
+    {VM "cpu.pin = '-1'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '1-'", PIN_NUMBER("3")},
+    {VM "cpu.pin = '1--2'", PIN_NUMBER("3")},
+    {VM "cpu.pin = 'all'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '+1'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '\xC2\xB2'", PIN_NUMBER("1")},
+    {VM "cpu.pin = '0 '", PIN_END("2")},
+    {VM "cpu.pin = '0 ,1'", PIN_END("2")},
+    {VM "cpu.pin = '0-3:1/2'", PIN_END("4")},
+    {VM "cpu.pin = '1-2-3'", PIN_END("4")},
+    {VM "cpu.pin = '0x1'", PIN_END("2")},
+    {VM "cpu.pin = '1;2'", PIN_END("2")},
+    {VM "cpu.pin = '3-1'", "4: 'cpu.pin' has a range that descends, 3-1 (write 1-3)"},
+    {VM "cpu.pin = '0,2,63-0'", "4: 'cpu.pin' has a range that descends, 63-0 (write 0-63)"},
+    {VM "cpu.pin = '64'", "4: 'cpu.pin' has a CPU that is out of range (0 to 63)"},
+    {VM "cpu.pin = '0-64'", "4: 'cpu.pin' has a CPU that is out of range (0 to 63)"},
+    {VM "cpu.pin = '4294967296'", "4: 'cpu.pin' has a CPU that is out of range (0 to 63)"},
+    {VM "cpu.pin = '99999999999999999999999999999999999999'", "4: 'cpu.pin' has a CPU that is out of range (0 to 63)"},
+    {VM "cpu.pin = '0'\ncpu.pin = '1'", "5: 'cpu.pin' was already given as 'cpu.pin' in line 4"},
+    {"machine.cpus = 2\n" VM "cpu.pin = '1-2,4'",
+     "2: VM 'a' is pinned to CPU 2,4, and a machine of 2 CPUs has 0 to 1 (see cpu.pin)"},
+    {VM "cpu.pin = '0'\n[[vm]]\nname='b'\nrestore='s'\ncpu.pin='63'\n[machine]\ncpus = 63",
+     "5: VM 'b' is pinned to CPU 63, and a machine of 63 CPUs has 0 to 62 (see cpu.pin)"},
+    {VM "vcpus = 4\ncpu.reservation = 201\ncpu.pin = '0,2'",
+     "5: VM 'a' cannot use its reservation of 201 % of a CPU, pinned to 0,2 (at most 200)"},
     {VM "autostart = 1", "4: 'autostart' wants true or false (without quotes)"},
     {VM "engine = 'soft'", "4: a fleet's engine is what its machine's processor has (remove this line)"},
     {VM "restore = 's'\nvcpus = 1", "5: this VM is restored, and has what it was saved with (remove this line)"},
@@ -252,9 +355,9 @@ static void test_too_many(void)
         used += (size_t)snprintf(text + used, sizeof(text) - used, "[[vm]]\nname='v%u'\nkernel='k'\n", n);
     CHECK_EQ(parse_into(FLEET_VMS, text, used, message), OK);
     CHECK_EQ(fleet.count, FLEET_VMS);
-    CHECK_STR(vms[FLEET_VMS - 1].config.name, "v63");
+    CHECK_STR(vms[FLEET_VMS - 1].config.name, "v255");
     CHECK_EQ(parse_into(FLEET_VMS - 1, text, used, message), ERR_INVALID);
-    CHECK_STR(message, "f.toml:190: more than 63 VMs (make a second fleet)");
+    CHECK_STR(message, "f.toml:766: more than 255 VMs (make a second fleet)");
     CHECK_EQ((unsigned char)vms[FLEET_VMS - 1].config.name[0], 0xA5);
     CHECK_EQ(parse_into(0, text, used, message), ERR_INVALID);
     CHECK_STR(message, "f.toml:1: more than 0 VMs (make a second fleet)");
@@ -333,6 +436,38 @@ static void test_cpus(void)
     expect_fit(&room, "VM 'c' has reserved 200 % of a CPU, and a machine of 1 CPUs has 100 % (reserve less)");
 }
 
+/* Reservations of those that may only run on some CPUs. */
+static void test_pinned(void)
+{
+    struct fleet_room room = {.cpus = 0};
+    must_parse("[[vm]]\nname='a'\nkernel='k'\ncpu.reservation=60\ncpu.pin='1'\n"
+               "[[vm]]\nname='b'\nkernel='k'\ncpu.reservation=40\ncpu.pin='1'\n"
+               "[[vm]]\nname='c'\nkernel='k'\ncpu.reservation=100\ncpu.pin='1-2'\n"
+               "[[vm]]\nname='d'\nkernel='k'\ncpu.reservation=100\n"
+               "[[vm]]\nname='e'\nkernel='k'\ncpu.reservation=100\ncpu.pin='1'\nautostart=false\n");
+    expect_fit(&room, "");
+    vms[1].reservation = 41;
+    expect_fit(&room,
+               "the VMs that start by themselves and are pinned within CPUs 1 have reserved 101 % of a CPU, and these have "
+               "100 % (reserve less, or pin them elsewhere)");
+    vms[1].cpus = 4; /* no set of one is too small, but the pair */
+    expect_fit(&room,
+               "the VMs that start by themselves and are pinned within CPUs 1-2 have reserved 201 % of a CPU, and these "
+               "have 200 % (reserve less, or pin them elsewhere)");
+    vms[2].cpus = 14;
+    expect_fit(&room, "");
+    room.cpus = 4;
+    vms[1].reservation = 40;
+    expect_fit(&room, "");
+    room.cpus = 2; /* all together, before */
+    expect_fit(&room,
+               "the VMs that start by themselves have reserved 300 % of a CPU, and a machine of 2 CPUs has 200 % (reserve "
+               "less, or autostart = false)");
+    room.cpus = 0;
+    vms[4].reservation = 101; /* on fewer CPUs than its file says, and by itself */
+    expect_fit(&room, "VM 'e' cannot use its reservation of 101 % of a CPU, pinned to 1 (at most 100)");
+}
+
 static void test_adopt(void)
 {
     struct vm_config saved;
@@ -356,6 +491,10 @@ static void test_adopt(void)
     saved.vcpus = 1;
     CHECK_EQ(fleet_vm_adopt(&vms[0], &saved, message), ERR_INVALID);
     CHECK_STR(message, "VM 'mine' cannot use its reservation of 150 % of a CPU with 1 vCPUs (at most 100)");
+    saved.vcpus = 2;
+    vms[0].cpus = 8;
+    CHECK_EQ(fleet_vm_adopt(&vms[0], &saved, message), ERR_INVALID);
+    CHECK_STR(message, "VM 'mine' cannot use its reservation of 150 % of a CPU, pinned to 3 (at most 100)");
 }
 
 static void test_modules(void)
@@ -447,18 +586,67 @@ static void test_leave_out(void)
     CHECK(!fleet_shares_cores(&fleet)); /* what was said beside it counts no more */
 }
 
+/* --- shares that change ---------------------------------------------------------------------- */
+
+static void test_set(void)
+{
+    static const struct {
+        const char *text, *message;
+    } refused[] = {
+        {"cpu.weight = 0", "set:1: a weight of 0 is out of range (1 to 10000)"},
+        {"cpu.weight = 1\ncpu.weight = 2", NULL},
+        {"cpu.reservation = 101", "VM 'a' cannot use its reservation of 101 % of a CPU with 1 vCPUs (at most 100)"},
+        {"cpu.limit = 10\ncpu.reservation = 20", NULL},
+        {"cpu.pin = \"1-0\"", NULL},
+        {"cpu.credit = 60001", NULL},
+        {"cpu.colour = 1", NULL},
+        {"memory = \"1G\"", NULL},
+        {"autostart = true", NULL},
+        {"[[vm]]", "set:1: only keys, as in cpu.weight=200"},
+        {"[cpu]", "set:1: only keys, as in cpu.weight=200"},
+        {"cpu.weight", NULL},
+        {"\xFF", NULL},
+    };
+    static const char good[] = "cpu.weight=200\ncpu.limit=90\ncpu.pin=\"0,2-3\"\n";
+    char message[CONFIG_MESSAGE];
+    struct fleet_vm v;
+
+    CHECK_EQ(parse("[[vm]]\nname = \"a\"\nkernel = \"k\"\ncpu.credit = 7\n", message), OK);
+    v = vms[0];
+    CHECK_EQ(fleet_vm_set(&v, good, sizeof(good) - 1, message), OK);
+    CHECK_EQ(v.weight, 200);
+    CHECK_EQ(v.limit, 90);
+    CHECK_EQ(v.credit, 7);
+    CHECK_EQ(v.cpus, 13);
+    CHECK_EQ(fleet_vm_set(&v, "cpu.weight=3", 12, message), OK);
+    CHECK_EQ(v.cpus, 13);
+    CHECK_EQ(v.weight, 3);
+    for (size_t n = 0; n < ARRAY_SIZE(refused); n++) {
+        unit_context("%s", refused[n].text);
+        v = vms[0];
+        CHECK_EQ(fleet_vm_set(&v, refused[n].text, strlen(refused[n].text), message), ERR_INVALID);
+        CHECK(message[0] != 0);
+        if (refused[n].message)
+            CHECK_STR(message, refused[n].message);
+    }
+    unit_context(NULL);
+}
+
 int main(void)
 {
     UNIT_RUN(test_one);
     UNIT_RUN(test_several);
     UNIT_RUN(test_machine_forms);
+    UNIT_RUN(test_pins);
     UNIT_RUN(test_bad);
     UNIT_RUN(test_too_many);
     UNIT_RUN(test_memory);
     UNIT_RUN(test_memory_overflow);
     UNIT_RUN(test_cpus);
+    UNIT_RUN(test_pinned);
     UNIT_RUN(test_adopt);
     UNIT_RUN(test_modules);
     UNIT_RUN(test_leave_out);
+    UNIT_RUN(test_set);
     return unit_done();
 }
