@@ -34,6 +34,10 @@ uint32_t hw_cpu_count(void);
 /* A word of this CPU's for the engine that is on there: its data of that CPU. NULL at first. */
 void **hw_engine_slot(void);
 
+/* Where the engine adds what this CPU's TSC says that it has spent in guest code, from before an entry to after the exit; the home
+ * makes of it what each VM's time went into. Only this CPU writes it. */
+_Atomic uint64_t *hw_guest_ticks(void);
+
 /* Makes that CPU leave guest code, or not enter it: an interrupt that does nothing else. From any CPU; itself, too: the
  * next entry is left at once. */
 void hw_kick_cpu(uint32_t cpu);
@@ -44,7 +48,8 @@ void hw_preempt_point(void);
 
 /*
  * This thread has left something of its own in the processor (vector registers, a current VMCS): `leave` is called, with interrupts off, before
- * another thread runs there or this one runs elsewhere, once; then it is forgotten. NULL takes it back.
+ * another thread runs there or this one runs elsewhere, once; then it is forgotten. NULL takes it back. The home's lock of threads may be held:
+ * `leave` takes none and is brief.
  */
 void hw_on_switch(void (*leave)(void *owner), void *owner);
 

@@ -184,9 +184,9 @@ void apic_calibrate(void)
 /* --- the timer ---------------------------------------------------------------------------------- */
 
 /* Counts of the timer until then, at least 1; what is too far: as far as it goes. */
-static uint32_t counts_until(uint64_t deadline_ns)
+static uint32_t counts_until(uint64_t deadline_ns, uint64_t now)
 {
-    uint64_t now = seam_time_ns(), ns = deadline_ns > now ? deadline_ns - now : 0, counts;
+    uint64_t ns = deadline_ns > now ? deadline_ns - now : 0, counts;
 
     if (ns > UINT64_MAX / UINT32_MAX)
         ns = UINT64_MAX / UINT32_MAX;
@@ -194,7 +194,7 @@ static uint32_t counts_until(uint64_t deadline_ns)
     return counts < UINT32_MAX ? (uint32_t)counts : UINT32_MAX;
 }
 
-void cpu_arm_timer(uint64_t deadline_ns)
+void cpu_arm_timer(uint64_t deadline_ns, uint64_t now)
 {
     uint64_t at;
 
@@ -203,22 +203,14 @@ void cpu_arm_timer(uint64_t deadline_ns)
         at = deadline_ns == UINT64_MAX ? 0 : hw_tsc_at(deadline_ns);
         wrmsr(MSR_TSC_DEADLINE, deadline_ns != UINT64_MAX && at == 0 ? 1 : at);
     } else {
-        write_register(APIC_TIMER_INITIAL, deadline_ns == UINT64_MAX ? 0 : counts_until(deadline_ns));
+        write_register(APIC_TIMER_INITIAL, deadline_ns == UINT64_MAX ? 0 : counts_until(deadline_ns, now));
     }
 }
 
 static void tick(void)
 {
-    uint64_t deadline = this_cpu()->timer_armed;
-
-    if (deadline == UINT64_MAX) /* disarmed as it fired */
-        return;
-    if (seam_time_ns() < deadline) {
-        cpu_arm_timer(deadline);
-        return;
-    }
-    this_cpu()->timer_armed = UINT64_MAX;
-    scheduler_timer_fired();
+    if (this_cpu()->timer_armed != UINT64_MAX) /* else disarmed as it fired */
+        scheduler_timer_fired();
 }
 
 /* --- to other CPUs ------------------------------------------------------------------------------ */

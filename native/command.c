@@ -28,8 +28,9 @@ enum { STOP_S = 30, LOG_SIZE = 8192 };
 struct command {
     const char *name;
     const char *what; /* for help */
-    void (*vm)(struct guest *g);        /* it is for a VM, whose name follows */
+    void (*vm)(struct guest *g);     /* it is for a VM, whose name follows */
     void (*plain)(const char *rest); /* it is not */
+    void (*with)(struct guest *g, const char *rest); /* it is, and more may follow */
 };
 
 static const struct command commands[];
@@ -45,12 +46,15 @@ static const char *state_name(const struct guest *g)
 
 static void ps(const char *rest)
 {
+    static uint64_t ran[FLEET_VMS]; /* by the operator's thread only */
+
     (void)rest;
+    usage_cpu_ns(ran);
     operator_say("%-20s %-8s %5s %8s %9s %9s  %s", "NAME", "STATE", "VCPUS", "MEM/MiB", "UP/s", "CPU/s", "LAST");
     for (uint32_t i = 0; i < fleet_guests(); i++) {
         struct guest *g = fleet_guest(i);
         const struct vm_config *c = g->exists ? &g->storage_config : &g->definition->config;
-        uint64_t up = g->exists ? (seam_time_ns() - g->started_ns) / MS : 0, cpu = guest_cpu_ns(g) / MS;
+        uint64_t up = g->exists ? (seam_time_ns() - g->started_ns) / MS : 0, cpu = ran[i] / MS;
 
         operator_say("%-20s %-8s %5u %8llu %5llu.%03llu %5llu.%03llu  %s", c->name, state_name(g), c->vcpus,
                      (unsigned long long)(c->memory >> 20), (unsigned long long)(up / 1000),
@@ -63,7 +67,7 @@ static void start(struct guest *g)
 {
     if (guest_state(g) != GUEST_OFF)
         operator_say("it is not off");
-    else
+    else if (usage_fits(g, g->account.share.terms.reservation, g->pin))
         guest_order(g, GUEST_ORDER_START);
 }
 
@@ -129,7 +133,7 @@ static void help(const char *rest)
 {
     (void)rest;
     for (const struct command *c = commands; c->name; c++)
-        operator_say("  %-9s %-5s %s", c->name, c->vm ? "NAME" : "", c->what);
+        operator_say("  %-9s %-5s %s", c->name, c->plain ? "" : "NAME", c->what);
 }
 
 static void info(const char *rest)
@@ -144,11 +148,12 @@ static void info(const char *rest)
     operator_say("memory: %llu MiB, %llu MiB free", (unsigned long long)(total >> 20), (unsigned long long)(left >> 20));
     for (uint32_t i = 0; i < cpu_count; i++) {
         const struct cpu *c = cpu_table[i];
-        uint64_t idle = c->idle ? c->idle->ran_ns / MS : 0;
+        uint64_t idle = c->idle ? c->idle->share.ran_ns / MS : 0;
 
-        operator_say("CPU %u: APIC id %u, %s %llu.%03llu s, %llu interrupts", i, c->apic_id,
+        operator_say("CPU %u: APIC id %u, %s %llu.%03llu s, %llu interrupts, %llu switches", i, c->apic_id,
                      c->parked ? "parked; idle" : "idle", (unsigned long long)(idle / 1000),
-                     (unsigned long long)(idle % 1000), (unsigned long long)c->interrupts);
+                     (unsigned long long)(idle % 1000), (unsigned long long)c->interrupts,
+                     (unsigned long long)c->switches);
     }
 }
 
@@ -202,21 +207,24 @@ static void reboot(const char *rest)
 /* --- obeying ------------------------------------------------------------------------------------- */
 
 static const struct command commands[] = {
-    {"help", "this text", NULL, help},
-    {"ps", "the VMs", NULL, ps},
-    {"console", "its serial port; Ctrl-] comes back", console, NULL},
-    {"start", "starts it", start, NULL},
-    {"stop", "presses its power button", stop, NULL},
-    {"kill", "ends it at once", kill, NULL},
-    {"pause", "lets it rest", pause, NULL},
-    {"resume", "lets it go on", resume, NULL},
-    {"reset", "presses its reset button", reset, NULL},
-    {"save", "sends it over this line as a file, to a YMODEM receiver; Ctrl-X twice cancels", save_vm, NULL},
-    {"info", "processors and memory", NULL, info},
-    {"log", "what was said last", NULL, log_command},
-    {"poweroff", "stops all VMs and the machine", NULL, poweroff},
-    {"reboot", "stops all VMs and starts the machine anew", NULL, reboot},
-    {NULL, NULL, NULL, NULL},
+    {"help", "this text", NULL, help, NULL},
+    {"ps", "the VMs", NULL, ps, NULL},
+    {"console", "its serial port; Ctrl-] comes back", console, NULL, NULL},
+    {"start", "starts it", start, NULL, NULL},
+    {"stop", "presses its power button", stop, NULL, NULL},
+    {"kill", "ends it at once", kill, NULL, NULL},
+    {"pause", "lets it rest", pause, NULL, NULL},
+    {"resume", "lets it go on", resume, NULL, NULL},
+    {"reset", "presses its reset button", reset, NULL, NULL},
+    {"save", "sends it over this line as a file, to a YMODEM receiver; Ctrl-X twice cancels", save_vm, NULL, NULL},
+    {"usage", "what each VM has used, and where the rest went", NULL, usage_say, NULL},
+    {"top", "who uses what, each second; q ends", NULL, usage_top, NULL},
+    {"set", "KEY=VALUE...: its shares from now on, as cpu.weight=200", NULL, NULL, usage_set},
+    {"info", "processors and memory", NULL, info, NULL},
+    {"log", "what was said last", NULL, log_command, NULL},
+    {"poweroff", "stops all VMs and the machine", NULL, poweroff, NULL},
+    {"reboot", "stops all VMs and starts the machine anew", NULL, reboot, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 /* The first word of *text, and *text behind it. */
@@ -231,6 +239,20 @@ static size_t next_word(const char **text, const char **word)
         n++;
     *text += n;
     return n;
+}
+
+bool command_next_word(const char **text, char *word, size_t size)
+{
+    const char *first;
+    size_t n = next_word(text, &first);
+
+    if (n == 0)
+        return false;
+    if (n >= size)
+        n = size - 1;
+    memcpy(word, first, n);
+    word[n] = '\0';
+    return true;
 }
 
 static const struct command *find(const char *word, size_t n)
@@ -256,7 +278,9 @@ static void run_for_vm(const struct command *c, const char *rest)
     memcpy(name, word, n);
     name[n] = '\0';
     g = fleet_find(name);
-    if (g)
+    if (g && c->with)
+        c->with(g, rest);
+    else if (g)
         c->vm(g);
     else
         operator_say("there is no VM '%s' (see ps)", name);
@@ -272,10 +296,10 @@ void command_run(const char *line)
         return;
     if (!c)
         operator_say("there is no command '%.*s' (see help)", (int)(n < 64 ? n : 64), word);
-    else if (c->vm)
-        run_for_vm(c, line);
-    else
+    else if (c->plain)
         c->plain(line);
+    else
+        run_for_vm(c, line);
 }
 
 bool command_word(const char *text, uint32_t n, char *word, size_t size)
@@ -290,7 +314,7 @@ bool command_word(const char *text, uint32_t n, char *word, size_t size)
         return true;
     }
     c = find(first, (size_t)(text - first));
-    if (!c || !c->vm || n >= fleet_guests())
+    if (!c || c->plain || n >= fleet_guests())
         return false;
     (void)str_copy(word, size, fleet_guest(n)->definition->config.name);
     return true;

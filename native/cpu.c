@@ -106,6 +106,11 @@ uint32_t hw_cpu_count(void)
     return cpu_count;
 }
 
+_Atomic uint64_t *hw_guest_ticks(void)
+{
+    return &this_cpu()->guest_ticks;
+}
+
 void **hw_engine_slot(void)
 {
     return &engine_slots[this_cpu()->index];

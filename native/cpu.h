@@ -30,16 +30,20 @@ struct cpu {
     /* thread.c, scheduler.c */
     struct thread *current, *idle;
     _Atomic bool resched; /* somebody else should run: seen at the next preemption point */
-    _Atomic bool in_idle; /* halted, or about to: hw_kick_cpu wakes it */
     uint64_t timer_armed; /* seam_time_ns, UINT64_MAX: off */
+    uint64_t now;         /* as of the last decision of the scheduler */
     uint64_t slice_end;   /* when `current` has had its slice; UINT64_MAX: the idle thread */
+    _Atomic uint64_t guest_ticks; /* hw_guest_ticks */
+    uint64_t guest_counted;       /* what of these is on accounts; under the run queue's lock, as the next */
+    uint64_t online_ns;           /* when it began to schedule */
     struct spin deadline_lock;
     struct thread *deadlines; /* that began to wait here with a deadline, the first one first (wait.c) */
+    _Atomic uint64_t first_deadline; /* the first one's; UINT64_MAX: there is none */
 
     /* cpu.c */
     uint64_t gdt[16] __attribute__((aligned(16)));
     uint8_t tss[104] __attribute__((aligned(16)));
-    uint64_t interrupts; /* counted */
+    uint64_t interrupts, switches; /* counted: interrupts taken, threads switched to but the idle one */
 };
 
 /* All that were found in the MADT and started; [0 .. cpu_count). */
@@ -62,8 +66,8 @@ void cpu_take_interrupts(void);
 /* Interrupts on and halt, in one; returns with interrupts off after one was taken. */
 void cpu_halt(void);
 /* The local APIC's timer of this CPU fires at that seam_time_ns, once; at once if that is past; UINT64_MAX: not.
- * (apic.c; its handler calls scheduler_timer_fired) */
-void cpu_arm_timer(uint64_t deadline_ns);
+ * now: what it is, or was a moment ago. (apic.c; its handler calls scheduler_timer_fired) */
+void cpu_arm_timer(uint64_t deadline_ns, uint64_t now);
 /* Interrupt vector to another CPU, or this one; fixed. (apic.c) */
 void cpu_send_ipi(uint32_t cpu, uint8_t vector);
 /* Stops all other CPUs for good, out of SVM or VMX operation, and waits for it a bounded time; how many have stopped. At

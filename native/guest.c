@@ -7,6 +7,11 @@
  * Orders are bits that anybody sets and this thread takes. So whatever the operator wants, in whatever order, and whatever the guest
  * does meanwhile, there is one thread that does one thing after the other. The state is for those who look.
  *
+ * That thread is on the VM's account, as its vCPUs are: making a VM, zeroing its memory after a reset, taking it apart is work
+ * like any other, with the VM's share, its limit and its reservation. While vCPUs run, and it only waits for orders, it serves
+ * (share/cpu.h). What the operator orders of a VM that exists is urgent (share_vm_urge), so that no share of the VM's, however small, and no
+ * limit keeps it from coming to rest or to its end.
+ *
  * A pause is a rest of the VM with its clock stopped, which this thread holds until it is told to go on.
  */
 #include "native/guest.h"
@@ -14,6 +19,7 @@
 #include "core/fmt.h"
 #include "core/seam.h"
 #include "native/engine.h"
+#include "native/fleet.h"
 #include "native/log.h"
 #include "native/thread.h"
 
@@ -40,6 +46,8 @@ bool guest_wait_state(struct guest *g, enum guest_state state, uint64_t deadline
 void guest_order(struct guest *g, uint32_t orders)
 {
     atomic_fetch_or(&g->orders, orders);
+    if (orders & ~(uint32_t)GUEST_ORDER_START) /* to begin is work like any other */
+        scheduler_urge(&g->account, true);
     atomic_fetch_add(&g->stopped, 1);
     seam_wake(&g->stopped, true);
 }
@@ -70,14 +78,23 @@ static void vcpu_thread(void *arg)
     pc_run_vcpu(v->guest->vm, v->id);
 }
 
-static int start_vcpus(struct guest *g)
+static int start_vcpu(struct guest *g, uint32_t id)
 {
     char name[THREAD_NAME];
+    int err;
 
+    g->vcpu[id] = (struct guest_vcpu){.guest = g, .id = id};
+    (void)fmt(name, sizeof(name), "%.32s vCPU %u", g->vm->name, id);
+    lock_take(&g->lock); /* no guest_pin passes by */
+    err = thread_create_for(&g->vcpu_thread[id], &g->account, g->cpus, false, name, vcpu_thread, &g->vcpu[id]);
+    lock_release(&g->lock);
+    return err;
+}
+
+static int start_vcpus(struct guest *g)
+{
     for (uint32_t id = 0; id < g->vm->vcpu_count; id++) {
-        g->vcpu[id] = (struct guest_vcpu){.guest = g, .id = id};
-        (void)fmt(name, sizeof(name), "%.32s vCPU %u", g->vm->name, id);
-        if (thread_create(&g->vcpu_thread[id], name, vcpu_thread, &g->vcpu[id]) != OK) {
+        if (start_vcpu(g, id) != OK) {
             vm_stop(g->vm, VM_STOP_NO_MEMORY, 0, "no memory for the thread of vCPU %u", id);
             return ERR_NO_MEMORY;
         }
@@ -94,24 +111,29 @@ static void join_vcpus(struct guest *g)
             continue;
         lock_take(&g->lock); /* nobody looks at it any more */
         g->vcpu_thread[id] = NULL;
-        g->ran_before_ns += t->ran_ns;
         lock_release(&g->lock);
         thread_join(t);
     }
 }
 
-uint64_t guest_cpu_ns(struct guest *g)
+void guest_pin(struct guest *g, uint64_t pin)
 {
-    uint64_t ns;
-
     lock_take(&g->lock);
-    ns = g->ran_before_ns;
+    g->pin = pin;
+    g->cpus = fleet_cpus(pin);
     for (uint32_t id = 0; id < VM_MAX_VCPUS; id++) {
         if (g->vcpu_thread[id])
-            ns += g->vcpu_thread[id]->ran_ns;
+            scheduler_pin(g->vcpu_thread[id], g->cpus);
     }
     lock_release(&g->lock);
-    return ns;
+}
+
+/* What was wanted is done, but for an end, which lasts until it is off. An order that came meanwhile is as urgent. */
+static void calm_down(struct guest *g)
+{
+    scheduler_urge(&g->account, g->ends);
+    if (atomic_load(&g->orders) & ~(uint32_t)GUEST_ORDER_START)
+        scheduler_urge(&g->account, true);
 }
 
 /* Nothing has happened and nobody wants anything: waits. What is wanted. */
@@ -122,6 +144,7 @@ static uint32_t wait_for_orders(struct guest *g, bool until_stopped)
 
         if (orders || (until_stopped && vm_is_stopped(g->vm)))
             return orders;
+        calm_down(g);
         seam_wait(&g->stopped, seen, UINT64_MAX);
     }
 }
@@ -205,10 +228,15 @@ static bool run_once(struct guest *g)
     if (g->restores)
         pc_new_identity(g->vm);
     g->restores = false;
+    scheduler_serve(true); /* whatever share the VM has, orders are taken at once */
     if (start_vcpus(g) == OK)
         watch(g);
+    scheduler_serve(false);
     set_state(g, GUEST_ENDS);
     join_vcpus(g);
+    if (atomic_fetch_and(&g->orders, ~(uint32_t)GUEST_ORDER_KILL) & GUEST_ORDER_KILL)
+        g->ends = true; /* it stopped before watch saw that */
+    calm_down(g);
     pc_stop_clock(g->vm);
     note_end(g);
     return atomic_load(&g->vm->stop_reason) == VM_STOP_RESET && !g->ends;
@@ -260,6 +288,7 @@ static void life(void *arg)
 
         if (orders & GUEST_ORDER_START)
             live(g);
+        g->ends = false;
         set_state(g, GUEST_OFF);
     }
 }
@@ -267,6 +296,7 @@ static void life(void *arg)
 int guest_create(struct guest *g, const struct fleet_vm *definition, uint32_t number)
 {
     char name[THREAD_NAME];
+    struct share_terms terms;
 
     vm_init(&g->storage, definition->config.name);
     guest_init(g, &g->storage);
@@ -274,8 +304,15 @@ int guest_create(struct guest *g, const struct fleet_vm *definition, uint32_t nu
     g->number = number;
     g->restores = definition->restore[0] != '\0';
     lock_init(&g->lock, LOCK_RANK_HOME);
+    g->pin = definition->cpus;
+    g->cpus = fleet_cpus(g->pin);
+    terms = (struct share_terms){.weight = definition->weight,
+                                 .reservation = definition->reservation,
+                                 .limit = definition->limit,
+                                 .burst_ns = (uint64_t)definition->credit * 1000000};
+    scheduler_account_add(&g->account, &terms);
     if (guest_console_init(g) != OK)
         return ERR_NO_MEMORY;
     (void)fmt(name, sizeof(name), "%.40s", definition->config.name);
-    return thread_create(&g->thread, name, life, g);
+    return thread_create_for(&g->thread, &g->account, UINT64_MAX, false, name, life, g);
 }

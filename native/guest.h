@@ -18,9 +18,9 @@
 #include "native/isolation.h"
 #include "native/ring.h"
 #include "native/spin.h"
+#include "native/thread.h"
+#include "share/meter.h"
 #include "x86/level.h"
-
-struct thread;
 
 enum { GUEST_CONSOLE_PAGES = 16, GUEST_MESSAGE = PC_MESSAGE + 128 };
 
@@ -64,6 +64,9 @@ struct guest {
     struct vm_config storage_config; /* the definition, or the saved VM's */
     struct x86_level level;
     void *ram;
+    struct account account; /* who pays for its threads, its own one among them */
+    uint64_t pin, cpus;     /* that its vCPUs may run on, as the fleet file counts them, and in cpu_table; under lock */
+    struct meter_memory memory; /* under lock */
     struct thread *vcpu_thread[VM_MAX_VCPUS];
     struct guest_vcpu {
         struct guest *guest;
@@ -71,7 +74,6 @@ struct guest {
     } vcpu[VM_MAX_VCPUS];
     struct isolation isolation; /* as proven when it started */
     uint64_t started_ns, resets;
-    uint64_t ran_before_ns; /* by vCPUs' threads that are no more; under lock */
     bool ends;                      /* this life is its last: the operator says so */
     bool restores;                  /* its first life goes on from a saved VM */
     char ended[VM_STOP_TEXT + 64];  /* how its last life ended, for `ps`; under lock */
@@ -112,8 +114,8 @@ static inline enum guest_state guest_state(const struct guest *g)
 }
 /* Waits until its state is `state`, or the deadline. */
 bool guest_wait_state(struct guest *g, enum guest_state state, uint64_t deadline_ns);
-/* CPU time of its vCPUs since the machine started, overhead included. */
-uint64_t guest_cpu_ns(struct guest *g);
+/* Other CPUs for its vCPUs (bits, as the fleet file counts them; at least one that there is). */
+void guest_pin(struct guest *g, uint64_t pin);
 /* The power button. False: it does not run. */
 bool guest_press_power(struct guest *g);
 

@@ -126,12 +126,21 @@ static int define(struct guest *g, struct saved *saved, char *message)
     return OK;
 }
 
+static void hold(struct guest *g, uint64_t pages)
+{
+    lock_take(&g->lock);
+    meter_hold(&g->memory, pages, seam_time_ns());
+    lock_release(&g->lock);
+}
+
 static int get_memory(struct guest *g, char *message)
 {
     uint64_t size = g->storage_config.memory, total, left;
 
-    if (window_alloc(size, FRAME_GUEST + g->number, &g->ram) == OK)
+    if (window_alloc(size, FRAME_GUEST + g->number, &g->ram) == OK) {
+        hold(g, size / PAGE_SIZE);
         return OK;
+    }
     frames_count(&total, &left);
     (void)fmt(message, GUEST_MESSAGE, "its %llu MiB of memory are more than the %llu MiB that are free",
               (unsigned long long)(size >> 20), (unsigned long long)(left >> 20));
@@ -142,6 +151,7 @@ static void return_memory(struct guest *g)
 {
     window_free(g->ram, g->storage_config.memory);
     g->ram = NULL;
+    hold(g, 0);
     isolation_changed();
 }
 

@@ -79,7 +79,7 @@ int guest_timer_start(struct guest *g)
     char name[THREAD_NAME];
 
     (void)fmt(name, sizeof(name), "%s timers", g->vm->name);
-    return thread_create(&g->timer_thread, name, timer_thread, g);
+    return thread_create_for(&g->timer_thread, &g->account, UINT64_MAX, true, name, timer_thread, g);
 }
 
 void guest_timer_end(struct guest *g)

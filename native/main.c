@@ -125,6 +125,7 @@ static noreturn void go_on(void)
     start_interrupts();
     selftest_machine(&boot, &acpi);
     smp_start(&acpi);
+    scheduler_init();
     say_cpus();
     selftest_faults(&boot);
     if (!selftest_start(&boot))

@@ -33,6 +33,7 @@ enum {
     CHUNK = 512,
     KEYS = 256,
     BACK = 4096, /* of a guest's console, that is shown first */
+    INTERRUPT = 3, /* Ctrl-C */
     DETACH = 0x1D, /* Ctrl-] */
     TEXT = 1024,
     RETRY_NS = 10000000, /* while a guest or the line takes nothing */
@@ -53,6 +54,9 @@ static struct {
     bool holds;
     struct ring held;
     uint64_t held_at; /* the next to be shown */
+
+    void (*draw)(void); /* operator_redraw; NULL: nothing is drawn */
+    uint64_t period, draw_at;
 
     struct guest *_Atomic attached; /* NULL: the editor has the terminal */
     uint64_t position;             /* in its console */
@@ -236,6 +240,40 @@ static void send_keys(struct guest *g)
     memmove(op.keys, op.keys + taken, op.key_count);
 }
 
+/* --- drawn again and again ----------------------------------------------------------------------- */
+
+void operator_redraw(void (*draw)(void), uint64_t period_ns)
+{
+    operator_hold();
+    op.draw = draw;
+    op.period = period_ns;
+    op.draw_at = seam_time_ns() + period_ns;
+}
+
+static void end_drawing(void)
+{
+    op.draw = NULL;
+    operator_let_go();
+    line_start(&op.line);
+}
+
+static void draw_if_due(void)
+{
+    uint64_t now = seam_time_ns();
+
+    if (!op.draw || now < op.draw_at)
+        return;
+    op.draw();
+    op.draw_at += op.period;
+    if (op.draw_at < now) /* the line is slow */
+        op.draw_at = now + op.period;
+}
+
+static bool ends_drawing(char key)
+{
+    return key == 'q' || key == INTERRUPT || key == DETACH;
+}
+
 /* --- the thread ---------------------------------------------------------------------------------- */
 
 static void take_key(char key)
@@ -248,18 +286,24 @@ static void take_key(char key)
         return;
     }
 
+    if (op.draw) {
+        if (ends_drawing(key))
+            end_drawing();
+        return;
+    }
+
     const char *line = line_input(&op.line, key);
 
     if (!line)
         return;
     command_run(line);
-    if (!atomic_load(&op.attached))
+    if (!atomic_load(&op.attached) && !op.draw)
         line_start(&op.line);
 }
 
 static void redraw(void)
 {
-    if (!atomic_exchange(&op.redraw, false) || atomic_load(&op.attached))
+    if (!atomic_exchange(&op.redraw, false) || atomic_load(&op.attached) || op.draw)
         return;
     line_hide(&op.line);
     line_show(&op.line);
@@ -272,11 +316,15 @@ static bool go_round(void)
     size_t n = serial_read(keys, sizeof(keys));
     struct guest *g;
 
-    if (atomic_exchange(&op.power, false))
+    if (atomic_exchange(&op.power, false)) {
+        if (op.draw)
+            end_drawing(); /* or what is said now would be held back */
         command_power_off();
+    }
     for (size_t i = 0; i < n; i++)
         take_key(keys[i]);
     redraw();
+    draw_if_due();
     g = atomic_load(&op.attached);
     if (!g)
         return n > 0;
@@ -291,6 +339,14 @@ static bool is_stuck(void)
     return g && (op.key_count > 0 || op.position != g->console.end);
 }
 
+/* When there is something to do though nobody tells of it. */
+static uint64_t next_round(void)
+{
+    uint64_t at = seam_time_ns() + (is_stuck() ? RETRY_NS : POLL_NS);
+
+    return op.draw && op.draw_at < at ? op.draw_at : at;
+}
+
 static void operator_thread(void *unused)
 {
     (void)unused;
@@ -300,7 +356,7 @@ static void operator_thread(void *unused)
 
         while (go_round())
             seam_yield();
-        seam_wait(&op.word, seen, seam_time_ns() + (is_stuck() ? RETRY_NS : POLL_NS));
+        seam_wait(&op.word, seen, next_round());
         serial_poll(); /* should an interrupt be lost, or lead nowhere */
     }
 }

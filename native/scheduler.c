@@ -1,44 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copyright The Lodge authors */
 /*
- * Who runs: one queue of threads that are ready, for all CPUs, in the order of their virtual time.
+ * Who runs: the caller of share/cpu.c, which decides.
  *
- * Virtual time. A thread's is the time that it has run; the lowest runs next, for a slice (THREAD_SLICE_NS), after
- * which it goes on only while nobody who waits has had less. So threads that want to run all the time are never
- * more than about a slice apart. One that slept would have saved up all that time: when it wakes, its virtual time
- * is moved to within a slice of the floor, the lowest of all who run or are ready, which never goes back. A waking
- * thread takes the CPU of the thread that is furthest ahead, if that is ahead by THREAD_MARGIN_NS or more: a VM's
- * timers, which run for microseconds, are not kept waiting by vCPUs that compute.
+ * A thread is a vCPU in that policy's words, on the account of its VM; a thread that is no VM's has an account of its
+ * own (thread.h). Here is what the policy leaves open: switching, CPUs that halt, and the timer.
  *
- * Who yields goes behind the first of the queue by the same margin: else the next interrupt would bring it back at
- * once.
+ * CPUs. One with nothing to do stands in its idle thread and halts. Who makes a thread ready asks the
+ * policy which CPU is to look (share_wake), and sends that one VECTOR_KICK: if it is idle, it halts no more; if it runs
+ * a guest, that is left, and the engine comes to its preemption point, where `resched` is seen. A CPU that has given
+ * up a thread asks whether an idle one could run it (share_spread). The policy knows a CPU for idle from when it found nothing to run there, with
+ * the queue's lock held, and threads become ready with that lock held: one of the two sees the other, and the interrupt waits
+ * at the local APIC until the CPU, which has interrupts off till then, halts. So no CPU sleeps while a thread may run.
  *
- * CPUs. One with nothing to do stands in its idle thread, says in_idle and halts. Who makes a thread ready claims
- * an idle CPU (takes in_idle away, so that the next one claims another) and sends it VECTOR_KICK; without an idle
- * one, it sets `resched` of the CPU whose thread is furthest ahead, if it is far enough, and sends the same: the
- * guest there is left, and the engine comes to its preemption point. A CPU says in_idle with the queue's lock held
- * and the queue empty, and threads are put into the queue with that lock held: one of the two sees the other, and
- * the interrupt waits at the local APIC until the CPU, which has interrupts off till then, halts. So no CPU sleeps
- * while a thread is ready.
+ * The switch. The lock is held from the decision, over the switch, to the first thing that the next thread does
+ * (scheduler_arrived): the lock belongs to the CPU, not to the thread. A thread is therefore seen as ready or waiting by
+ * others only when its registers have been saved, and cannot be started twice. Who waits (scheduler_block) takes this
+ * lock before it lets the wait queue's go: who finds it in the wait queue has to take this lock after that and finds it
+ * switched out.
  *
- * The switch. The queue's lock is held from the decision, over the switch, to the first thing that the next thread
- * does (scheduler_arrived): the lock belongs to the CPU, not to the thread. A thread is therefore seen as ready or
- * waiting by others only when its registers have been saved, and cannot be started twice. Who waits
- * (scheduler_block) takes the run queue's lock before it lets the wait queue's go: who finds it in the wait queue
- * has to take the run queue's lock after that and finds it switched out.
+ * What a thread left in its CPU (hw_on_switch) is put away once it is decided that another one runs, with the lock
+ * held: some hundred instructions, which are spared if the thread goes on, as it does most of the time. Only who blocks
+ * does it before.
  *
- * What a thread left in its CPU (hw_on_switch) is put away before the lock is taken, so that it may take its time;
- * then the decision is made again, for it may not hold any more. It may be put away for nothing: who left it has to
- * look anyhow.
- *
- * The timer serves both the end of a slice and deadlines (wait.c). It is armed only if that is earlier than what it
+ * The timer serves both the end of a grant and deadlines (wait.c). It is armed only if that is earlier than what it
  * is armed for: one that comes too early finds nothing due and arms the next, which is cheaper than arming it at
  * each switch. Its handler only notes; the work is done at preemption points and in the idle loop, and when a
  * thread waits or yields while the timer is overdue, so that threads that do nothing but wake each other do not
  * shut out interrupts.
  *
- * Locking: queue.lock, below wait queues' and deadlines' locks, above frames' and the log's. Under it: `current`,
- * `in_idle` and slice_end of all CPUs, and of threads what thread.h says. Interrupts are off.
+ * Locking: queue.lock, below wait queues' and deadlines' locks, above frames' and the log's. Under it: the policy's
+ * state, accounts, `current` and slice_end of all CPUs, and of threads what thread.h says. Interrupts are
+ * off.
  */
 #include "core/assert.h"
 #include "engine/hw.h"
@@ -46,12 +39,16 @@
 #include "native/spin.h"
 #include "native/thread.h"
 
+enum { OWN_PERCENT = 5 }; /* of a CPU, for each of Lodge's own threads */
+
 static struct {
     struct spin lock;
-    struct thread *first;   /* READY, lowest virtual_ns first; of equals who came first */
-    _Atomic uint32_t ready; /* how many; without the lock a hint */
-    uint64_t floor;
+    struct share_cpus share;
+    uint64_t gone_ns; /* that threads ran that had an account of their own and have ended */
 } queue;
+
+/* However much VMs have reserved, the operator can act. */
+static const struct share_terms own_terms = {.weight = 100, .reservation = OWN_PERCENT};
 
 /* CPUs' TSCs may be apart by less than what they were checked for: never negative. */
 static uint64_t elapsed(uint64_t now, uint64_t since)
@@ -59,167 +56,209 @@ static uint64_t elapsed(uint64_t now, uint64_t since)
     return now > since ? now - since : 0;
 }
 
-static void queue_insert(struct thread *t)
+/* In the list of this CPU (wait.c), without its lock: others only take threads out of it, so that what is seen is never too late. */
+static uint64_t first_deadline(const struct cpu *c)
 {
-    struct thread **p = &queue.first;
-
-    while (*p && (*p)->virtual_ns <= t->virtual_ns)
-        p = &(*p)->next;
-    t->next = *p;
-    *p = t;
-    atomic_fetch_add_explicit(&queue.ready, 1, memory_order_relaxed);
+    return atomic_load_explicit(&c->first_deadline, memory_order_relaxed);
 }
 
-static struct thread *queue_take(void)
+static struct thread *thread_of(struct share_vcpu *x)
 {
-    struct thread *t = queue.first;
-
-    if (!t)
-        return NULL;
-    queue.first = t->next;
-    t->next = NULL;
-    atomic_fetch_sub_explicit(&queue.ready, 1, memory_order_relaxed);
-    return t;
+    return x ? container_of(x, struct thread, share) : NULL;
 }
 
-/* Virtual time of what runs there, as of now. */
-static uint64_t running_virtual(const struct cpu *c, uint64_t now)
+static noinline_cold void tell_cpu(uint32_t cpu)
 {
-    return c->current->virtual_ns + elapsed(now, c->current->since);
+    struct cpu *c = cpu_table[cpu];
+
+    if (c->current != c->idle)
+        atomic_store_explicit(&c->resched, true, memory_order_relaxed);
+    else if (c == this_cpu())
+        return; /* its idle loop looks before it halts */
+    cpu_send_ipi(cpu, VECTOR_KICK);
 }
 
-/* What a thread that becomes ready finds on the CPUs. */
-struct survey {
-    struct cpu *idle;  /* one that is, if possible the wanted one */
-    struct cpu *ahead; /* the one whose thread is furthest ahead, and its virtual time */
-    uint64_t ahead_virtual;
-    uint64_t lowest; /* virtual time of all who run or are ready; UINT64_MAX: nobody */
-};
-
-static struct survey survey_cpus(uint64_t now, uint32_t wanted)
+/* That CPU is to look for somebody to run. */
+static always_inline void tell(uint32_t cpu)
 {
-    struct survey s = {.lowest = queue.first ? queue.first->virtual_ns : UINT64_MAX};
-
-    for (uint32_t i = 0; i < cpu_count; i++) {
-        struct cpu *c = cpu_table[i];
-        uint64_t v;
-
-        if (!c || !c->current)
-            continue; /* does not schedule (yet) */
-        if (c->current == c->idle) {
-            bool better = !s.idle || c == this_cpu() || (i == wanted && s.idle != this_cpu());
-
-            if (atomic_load_explicit(&c->in_idle, memory_order_relaxed) && better)
-                s.idle = c;
-            continue;
-        }
-        v = running_virtual(c, now);
-        if (v < s.lowest)
-            s.lowest = v;
-        if (!s.ahead || v > s.ahead_virtual) {
-            s.ahead = c;
-            s.ahead_virtual = v;
-        }
-    }
-    return s;
+    if (cpu != SHARE_NO_CPU)
+        tell_cpu(cpu);
 }
 
-/* The CPU that is to be told of t, which is in the queue; NULL: none. */
-static struct cpu *choose_cpu(const struct survey *s, const struct thread *t)
+void scheduler_init(void)
 {
-    if (s->idle) {
-        atomic_store_explicit(&s->idle->in_idle, false, memory_order_relaxed);
-        /* Itself: its idle loop looks at the queue before it halts. */
-        return s->idle == this_cpu() ? NULL : s->idle;
-    }
-    if (!s->ahead || t->virtual_ns + THREAD_MARGIN_NS > s->ahead_virtual)
-        return NULL;
-    atomic_store_explicit(&s->ahead->resched, true, memory_order_relaxed);
-    return s->ahead;
-}
-
-static void settle_virtual(struct thread *t, uint64_t lowest)
-{
-    uint64_t low, high;
-
-    if (lowest != UINT64_MAX && lowest > queue.floor)
-        queue.floor = lowest;
-    low = elapsed(queue.floor, THREAD_SLICE_NS);
-    high = queue.floor + THREAD_SLICE_NS;
-    if (t->virtual_ns < low)
-        t->virtual_ns = low;
-    if (t->virtual_ns > high)
-        t->virtual_ns = high;
+    share_init(&queue.share, cpu_count);
+    queue.gone_ns = 0;
 }
 
 void scheduler_wake(struct thread *t)
 {
-    struct survey s;
-    struct cpu *target;
-    uint64_t now;
-
     spin_lock(&queue.lock);
     if (t->state != THREAD_WAITS)
         panic("a thread that does not wait was woken");
-    now = seam_time_ns();
-    s = survey_cpus(now, t->cpu);
-    settle_virtual(t, s.lowest);
     t->state = THREAD_READY;
-    t->since = now;
-    queue_insert(t);
-    target = choose_cpu(&s, t);
+    tell(share_wake(&queue.share, &t->share, seam_time_ns()));
     spin_unlock(&queue.lock);
-    if (target)
-        cpu_send_ipi(target->index, VECTOR_KICK);
 }
 
-void scheduler_start(struct thread *t)
+void scheduler_start(struct thread *t, struct account *account, uint64_t cpus, bool serves)
 {
     spin_lock(&queue.lock);
-    t->virtual_ns = queue.floor;
+    if (!account) {
+        account = &t->own;
+        share_vm_add(&queue.share, &account->share, &own_terms, seam_time_ns());
+    }
+    share_vcpu_add(&queue.share, &account->share, &t->share, cpus, serves);
     spin_unlock(&queue.lock);
     scheduler_wake(t);
 }
 
-/* --- the switch --- */
+/* --- accounts --- */
 
-/* What the current thread has run since the last time is added up. */
-static void charge(struct thread *t, uint64_t now)
+void scheduler_account_add(struct account *account, const struct share_terms *terms)
 {
-    uint64_t ran = elapsed(now, t->since);
-
-    t->ran_ns += ran;
-    t->virtual_ns += ran;
-    t->since += ran;
+    spin_lock(&queue.lock);
+    share_vm_add(&queue.share, &account->share, terms, seam_time_ns());
+    spin_unlock(&queue.lock);
 }
 
-static void timer_arm(struct cpu *c)
+void scheduler_account_set(struct account *account, const struct share_terms *terms)
 {
-    uint64_t deadline = wait_first_deadline(c);
+    spin_lock(&queue.lock);
+    share_vm_set(&queue.share, &account->share, terms, seam_time_ns());
+    spin_unlock(&queue.lock);
+}
+
+void scheduler_urge(struct account *account, bool urgent)
+{
+    spin_lock(&queue.lock);
+    share_vm_urge(&account->share, urgent);
+    tell(share_spread(&queue.share, seam_time_ns())); /* who was held by its limit may run */
+    spin_unlock(&queue.lock);
+}
+
+void scheduler_serve(bool serves)
+{
+    spin_lock(&queue.lock);
+    share_vcpu_serve(&queue.share, &thread_current()->share, serves, seam_time_ns());
+    spin_unlock(&queue.lock);
+}
+
+void scheduler_pin(struct thread *t, uint64_t cpus)
+{
+    spin_lock(&queue.lock);
+    tell(share_vcpu_pin(&queue.share, &t->share, cpus, seam_time_ns()));
+    spin_unlock(&queue.lock);
+}
+
+static struct account *account_of(const struct thread *t)
+{
+    return container_of(t->share.vm, struct account, share);
+}
+
+/* The CPU's time in guest code since it was counted last was the current thread's. Only that CPU's own count grows
+ * meanwhile. */
+static uint64_t guest_ticks_since(const struct cpu *c)
+{
+    return atomic_load_explicit(&c->guest_ticks, memory_order_relaxed) - c->guest_counted;
+}
+
+static always_inline void count_guest(struct cpu *c)
+{
+    uint64_t ticks = guest_ticks_since(c);
+
+    account_of(c->current)->guest_ticks += ticks;
+    c->guest_counted += ticks;
+}
+
+/* With the queue's lock held. */
+static void measure_cpus(struct scheduler_use *all)
+{
+    for (uint32_t i = 0; i < cpu_count; i++) {
+        const struct cpu *c = cpu_table[i];
+
+        if (!c->idle)
+            continue; /* it does not schedule (yet) */
+        all->before_ns += c->online_ns;
+        all->idle_ns += c->idle->share.ran_ns;
+        if (c->current == c->idle)
+            all->idle_ns += elapsed(all->now, c->idle->share.since);
+    }
+}
+
+/* Into measured_ticks of each account: what was counted, and what goes on. */
+static void measure_ticks(struct account *const account[], uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        account[i]->measured_ticks = account[i]->guest_ticks;
+    for (uint32_t i = 0; i < cpu_count; i++) {
+        const struct cpu *c = cpu_table[i];
+
+        if (c->idle && c->current != c->idle)
+            account_of(c->current)->measured_ticks += guest_ticks_since(c);
+    }
+}
+
+static uint64_t ran_by_all(uint64_t now)
+{
+    uint64_t ns = queue.gone_ns;
+
+    for (const struct share_vm *vm = queue.share.vms; vm; vm = vm->next)
+        ns += share_use_of(vm, now).ran_ns;
+    return ns;
+}
+
+void scheduler_measure(struct scheduler_use *all, struct account *const account[], struct account_use use[], uint32_t count)
+{
+    spin_lock(&queue.lock);
+    *all = (struct scheduler_use){.now = seam_time_ns()};
+    measure_cpus(all);
+    all->own_ns = ran_by_all(all->now);
+    measure_ticks(account, count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct share_use u = share_use_of(&account[i]->share, all->now);
+
+        use[i] = (struct account_use){.ran_ns = u.ran_ns, .steal_ns = u.ready_ns};
+        use[i].guest_ns = scale_u64(account[i]->measured_ticks, 1000000, hw_tsc_khz());
+        all->own_ns -= u.ran_ns;
+    }
+    spin_unlock(&queue.lock);
+}
+
+/* --- the switch --- */
+
+static always_inline void timer_arm(struct cpu *c)
+{
+    uint64_t deadline = first_deadline(c);
 
     if (c->slice_end < deadline)
         deadline = c->slice_end;
     if (deadline >= c->timer_armed)
         return;
-    c->timer_armed = deadline;
-    cpu_arm_timer(deadline);
+    cpu_arm_timer(deadline, c->now);
 }
 
 /* With the queue's lock held, which is held again, by maybe another CPU, when it returns: after that
- * scheduler_arrived. The current thread's state has been set, and its time charged. */
-static void switch_to(struct cpu *c, struct thread *next, uint64_t now)
+ * scheduler_arrived. The policy has been told of the current thread, and has said who is next, until when. */
+static always_inline void switch_to(struct cpu *c, struct thread *next, uint64_t now, uint64_t until)
 {
     struct thread *before = c->current;
 
-    if (next != c->idle)
-        next->ready_ns += elapsed(now, next->since);
+    c->now = now;
+    if (before == c->idle)
+        before->share.ran_ns += elapsed(now, before->share.since);
+    else
+        count_guest(c);
+    if (next) {
+        c->switches++;
+    } else {
+        next = c->idle;
+        next->share.since = now;
+    }
     next->state = THREAD_RUNS;
-    next->since = now;
-    next->cpu = c->index;
     c->current = next;
-    c->slice_end = next == c->idle ? UINT64_MAX : now + THREAD_SLICE_NS;
-    atomic_store_explicit(&c->in_idle, next == c->idle, memory_order_relaxed);
-    atomic_store_explicit(&c->resched, false, memory_order_relaxed);
+    c->slice_end = until;
+    tell(share_spread(&queue.share, now));
     thread_switch(&before->rsp, next->rsp);
 }
 
@@ -232,23 +271,29 @@ void scheduler_arrived(void)
         timer_arm(c); /* the idle loop does it before it halts */
 }
 
-/* With the queue's lock held. */
+/* With the queue's lock held; the current thread has stopped, and its state been set. */
 static void switch_away(struct cpu *c, uint64_t now)
 {
-    struct thread *next = queue_take();
+    uint64_t until;
+    struct thread *next = thread_of(share_pick(&queue.share, c->index, now, &until));
 
-    switch_to(c, next ? next : c->idle, now);
+    switch_to(c, next, now, until);
 }
 
-/* The current thread, still ready, gives way to the first one of the queue, which is not empty. */
-static void give_way(struct cpu *c, uint64_t now)
+/* With the queue's lock held, which is let go: the current thread, still ready, gives way to next, or goes on. */
+static always_inline void go_on_with(struct cpu *c, struct thread *next, uint64_t now, uint64_t until)
 {
-    struct thread *t = c->current, *next = queue_take();
-
-    t->state = THREAD_READY;
-    t->since = now;
-    queue_insert(t);
-    switch_to(c, next, now);
+    atomic_store_explicit(&c->resched, false, memory_order_relaxed);
+    if (next == c->current) {
+        c->now = now;
+        c->slice_end = until;
+        spin_unlock(&queue.lock);
+        timer_arm(c);
+        return;
+    }
+    scheduler_leave();
+    c->current->state = THREAD_READY;
+    switch_to(c, next, now, until);
     scheduler_arrived();
 }
 
@@ -261,9 +306,8 @@ void scheduler_block(struct spin *wait_queue)
     spin_lock(&queue.lock);
     spin_unlock(wait_queue);
     now = seam_time_ns();
-    charge(t, now);
     t->state = THREAD_WAITS;
-    t->since = now;
+    share_stop(&queue.share, &t->share, false, now);
     switch_away(c, now);
     scheduler_arrived();
 }
@@ -271,12 +315,18 @@ void scheduler_block(struct spin *wait_queue)
 noreturn void scheduler_exit(void)
 {
     struct cpu *c = this_cpu();
+    struct thread *t = c->current;
     uint64_t now;
 
     spin_lock(&queue.lock);
     now = seam_time_ns();
-    charge(c->current, now);
-    c->current->state = THREAD_ENDED;
+    t->state = THREAD_ENDED;
+    share_stop(&queue.share, &t->share, false, now);
+    share_vcpu_remove(&queue.share, &t->share);
+    if (t->share.vm == &t->own.share) {
+        queue.gone_ns += t->own.share.ran_ns;
+        share_vm_remove(&queue.share, &t->own.share);
+    }
     switch_away(c, now);
     panic("a thread that has ended was run");
 }
@@ -295,7 +345,7 @@ bool scheduler_ended(struct thread *t)
 
 void hw_on_switch(void (*leave)(void *owner), void *owner)
 {
-    struct thread *t = thread_current();
+    struct thread *t = this_cpu()->current;
 
     t->on_switch = leave;
     t->on_switch_owner = owner;
@@ -303,7 +353,7 @@ void hw_on_switch(void (*leave)(void *owner), void *owner)
 
 void scheduler_leave(void)
 {
-    struct thread *t = thread_current();
+    struct thread *t = this_cpu()->current;
     void (*leave)(void *owner) = t->on_switch;
 
     if (!leave)
@@ -312,52 +362,27 @@ void scheduler_leave(void)
     leave(t->on_switch_owner);
 }
 
-/* With the queue's lock held: has the first one of the queue more right to this CPU than the current thread? */
-static bool turn_is_over(const struct cpu *c, uint64_t now)
-{
-    uint64_t margin = now >= c->slice_end ? 0 : THREAD_MARGIN_NS;
-
-    return queue.first && queue.first->virtual_ns + margin <= running_virtual(c, now);
-}
-
-/* The first look: without what the thread left in the CPU put away. A slice that goes on does so anew. */
-static bool look_for_turn(struct cpu *c)
-{
-    uint64_t now;
-    bool over;
-
-    spin_lock(&queue.lock);
-    now = seam_time_ns();
-    over = turn_is_over(c, now);
-    if (!over && now >= c->slice_end)
-        c->slice_end = now + THREAD_SLICE_NS;
-    spin_unlock(&queue.lock);
-    return over;
-}
-
 void scheduler_preempt(void)
 {
     struct cpu *c = this_cpu();
-    uint64_t now;
+    struct thread *t = c->current, *next;
+    uint64_t now, until;
 
-    if (!atomic_load_explicit(&c->resched, memory_order_relaxed) || c->current == c->idle)
+    if (!atomic_load_explicit(&c->resched, memory_order_relaxed) || t == c->idle)
         return;
     atomic_store_explicit(&c->resched, false, memory_order_relaxed);
-    wait_expire(c, seam_time_ns());
-    if (!look_for_turn(c)) {
+    now = seam_time_ns();
+    if (first_deadline(c) <= now)
+        wait_expire(c, now);
+    spin_lock(&queue.lock);
+    if (!share_should_stop(&queue.share, c->index, now)) {
+        c->now = now;
+        spin_unlock(&queue.lock);
         timer_arm(c);
         return;
     }
-    scheduler_leave();
-    spin_lock(&queue.lock);
-    now = seam_time_ns();
-    if (turn_is_over(c, now)) {
-        charge(c->current, now);
-        give_way(c, now);
-        return;
-    }
-    spin_unlock(&queue.lock);
-    timer_arm(c);
+    next = thread_of(share_next(&queue.share, &t->share, now, &until));
+    go_on_with(c, next, now, until);
 }
 
 void hw_preempt_point(void)
@@ -366,27 +391,33 @@ void hw_preempt_point(void)
     scheduler_preempt();
 }
 
+/* Is there no other vCPU of its VM that wants to run? A look without the lock: a guest that spins alone costs the others nothing. */
+static bool spins_alone(const struct thread *t)
+{
+    return !t->share.serves && t->share.vm != &t->own.share && t->share.vm->runnable < 2;
+}
+
+/* A vCPU that spins helps its VM's others on; any other thread lets somebody else run: what serves a VM, too, which may wait for one of its
+ * vCPUs that is another CPU's. */
 void scheduler_yield(void)
 {
     struct cpu *c;
-    uint64_t now, behind;
+    struct thread *t;
+    uint64_t now, until;
+    struct share_vcpu *next;
 
     hw_preempt_point(); /* what it yields for may be a deadline of this CPU */
     c = this_cpu();
-    if (c->current == c->idle || atomic_load_explicit(&queue.ready, memory_order_relaxed) == 0)
+    t = c->current;
+    if (t == c->idle || spins_alone(t))
         return;
-    scheduler_leave();
     spin_lock(&queue.lock);
     now = seam_time_ns();
-    if (!queue.first) {
-        spin_unlock(&queue.lock);
-        return;
-    }
-    charge(c->current, now);
-    behind = queue.first->virtual_ns + THREAD_MARGIN_NS;
-    if (c->current->virtual_ns < behind)
-        c->current->virtual_ns = behind;
-    give_way(c, now);
+    if (t->share.serves || t->share.vm == &t->own.share)
+        next = share_give_way(&queue.share, &t->share, now, &until);
+    else
+        next = share_yield(&queue.share, &t->share, now, &until);
+    go_on_with(c, thread_of(next), now, until);
 }
 
 void scheduler_timer_fired(void)
@@ -402,19 +433,21 @@ void scheduler_timer_fired(void)
 static void idle_once(struct cpu *c)
 {
     struct thread *next;
-    uint64_t now;
+    uint64_t now, until;
 
-    wait_expire(c, seam_time_ns());
+    now = seam_time_ns();
+    if (first_deadline(c) <= now)
+        wait_expire(c, now);
     spin_lock(&queue.lock);
-    next = queue_take();
+    now = seam_time_ns();
+    next = thread_of(share_pick(&queue.share, c->index, now, &until));
     if (next) {
-        now = seam_time_ns();
-        charge(c->idle, now);
-        switch_to(c, next, now);
+        switch_to(c, next, now, until);
         scheduler_arrived();
         return;
     }
-    atomic_store_explicit(&c->in_idle, true, memory_order_relaxed);
+    c->now = now;
+    c->slice_end = until; /* of somebody whom a limit holds back */
     spin_unlock(&queue.lock);
     timer_arm(c);
     cpu_halt();
@@ -429,11 +462,13 @@ noreturn void scheduler_run(void)
         panic("no memory for an idle thread");
     spin_lock(&queue.lock);
     idle->state = THREAD_RUNS;
-    idle->cpu = c->index;
     c->idle = idle;
     c->current = idle;
     c->timer_armed = UINT64_MAX;
     c->slice_end = UINT64_MAX;
+    atomic_store(&c->first_deadline, UINT64_MAX);
+    c->online_ns = idle->share.since;
+    share_cpu_online(&queue.share, c->index);
     spin_unlock(&queue.lock);
     for (;;)
         idle_once(c);

@@ -54,7 +54,7 @@ void seam_wake(_Atomic uint32_t *word, bool all)
 
 uint64_t seam_steal_ns(void)
 {
-    return thread_current()->ready_ns; /* changed only before the thread runs */
+    return thread_current()->share.ready_ns; /* changed only before the thread runs */
 }
 
 void seam_yield(void)

@@ -39,7 +39,7 @@ static struct thread *thread_new(const char *name)
         return NULL;
     (void)str_copy(t->name, sizeof(t->name), name);
     t->state = THREAD_WAITS;
-    t->since = seam_time_ns();
+    t->share.since = seam_time_ns();
     t->deadline = UINT64_MAX;
     return t;
 }
@@ -62,7 +62,8 @@ static void lay_out_stack(struct thread *t)
     t->rsp = (uint64_t)(uintptr_t)slot;
 }
 
-int thread_create(struct thread **out, const char *name, void (*function)(void *), void *arg)
+int thread_create_for(struct thread **out, struct account *account, uint64_t cpus, bool serves, const char *name,
+                      void (*function)(void *), void *arg)
 {
     struct thread *t = thread_new(name);
 
@@ -78,8 +79,13 @@ int thread_create(struct thread **out, const char *name, void (*function)(void *
     t->arg = arg;
     lay_out_stack(t);
     *out = t;
-    scheduler_start(t);
+    scheduler_start(t, account, cpus, serves);
     return OK;
+}
+
+int thread_create(struct thread **out, const char *name, void (*function)(void *), void *arg)
+{
+    return thread_create_for(out, NULL, UINT64_MAX, false, name, function, arg);
 }
 
 noreturn void thread_begin(struct thread *t)

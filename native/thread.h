@@ -13,6 +13,7 @@
 #include "core/err.h"
 #include "core/seam.h"
 #include "core/types.h"
+#include "share/cpu.h"
 
 struct cpu;
 struct spin;
@@ -20,11 +21,16 @@ struct spin;
 enum {
     THREAD_NAME = 48,
     THREAD_STACK = 32 << 10,
-    THREAD_SLICE_NS = 5000000,
-    THREAD_MARGIN_NS = 1000000, /* a thread that wakes takes the CPU from one that is so much ahead of it */
 };
 
 enum thread_state { THREAD_READY, THREAD_RUNS, THREAD_WAITS, THREAD_ENDED };
+
+/* Who pays for threads. */
+struct account {
+    struct share_vm share;
+    uint64_t guest_ticks; /* of the TSC, that CPUs spent in its guest; under the run queue's lock, as the next */
+    uint64_t measured_ticks; /* scheduler_measure's */
+};
 
 struct thread {
     char name[THREAD_NAME];
@@ -34,12 +40,9 @@ struct thread {
     void *arg;
 
     /* scheduler.c, under the run queue's lock */
-    uint32_t state; /* enum thread_state */
-    uint32_t cpu;   /* where it runs, or ran last */
-    uint64_t ran_ns, ready_ns; /* ever: on a CPU; wanting one in vain (steal) */
-    uint64_t since;            /* seam_time_ns at which `state` began */
-    uint64_t virtual_ns;       /* the lowest runs next */
-    struct thread *next;
+    uint32_t state;          /* enum thread_state */
+    struct share_vcpu share; /* an idle thread's: only since and ran_ns */
+    struct account own;      /* its account, if it has none in common with others */
 
     /* wait.c */
     _Atomic uint32_t *word;    /* under the wait queue's lock, and so the next two */
@@ -59,6 +62,10 @@ struct thread {
 /* Makes a thread that runs function(arg) from now on; ends when it returns. ERR_NO_MEMORY. It is there until
  * thread_join. */
 int must_check thread_create(struct thread **t, const char *name, void (*function)(void *), void *arg);
+/* For a VM: on its account, on these CPUs (bits; at least one that there is). serves: it does a VM's devices' work,
+ * which is short and does not wait for its turn. */
+int must_check thread_create_for(struct thread **t, struct account *account, uint64_t cpus, bool serves, const char *name,
+                                 void (*function)(void *), void *arg);
 /* Waits until it has ended, and frees it. */
 void thread_join(struct thread *t);
 /* NULL: this CPU does not schedule yet. */
@@ -72,8 +79,34 @@ struct thread *thread_adopt(const char *name);
 
 /* This CPU begins to schedule: the calling stack becomes its idle thread's. */
 noreturn void scheduler_run(void);
-/* A thread that is ready for the first time. */
-void scheduler_start(struct thread *t);
+/* With all CPUs in the table, before the first thread. */
+void scheduler_init(void);
+/* A thread that is ready for the first time. account: NULL: its own. */
+void scheduler_start(struct thread *t, struct account *account, uint64_t cpus, bool serves);
+/* A VM's account, for good. The terms have been checked (machine/fleet.c). */
+void scheduler_account_add(struct account *account, const struct share_terms *terms);
+/* Other terms, which have been checked. */
+void scheduler_account_set(struct account *account, const struct share_terms *terms);
+/* share_vm_urge. */
+void scheduler_urge(struct account *account, bool urgent);
+/* The current thread, which is on a VM's account, does what is short and holds up others from now on, or does not. */
+void scheduler_serve(bool serves);
+/* Other CPUs for a thread that has not ended: at least one that there is. */
+void scheduler_pin(struct thread *t, uint64_t cpus);
+
+/* What was used until one moment, in ns. */
+struct account_use {
+    uint64_t ran_ns, guest_ns, steal_ns;
+};
+/* Where all CPUs' time went: cpus * now = before + idle + own + what all VMs' accounts ran. */
+struct scheduler_use {
+    uint64_t now;       /* seam_time_ns */
+    uint64_t before_ns; /* until CPUs began to schedule */
+    uint64_t idle_ns;
+    uint64_t own_ns; /* by threads that are no VM's */
+};
+/* use[i] of account[i], [0 .. count): all VMs' accounts. */
+void scheduler_measure(struct scheduler_use *all, struct account *const account[], struct account_use use[], uint32_t count);
 /* The current thread is never run again, and its stack not used any more when scheduler_ended says so. */
 noreturn void scheduler_exit(void);
 bool scheduler_ended(struct thread *t);
@@ -97,7 +130,5 @@ void wait_on(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns);
 void wait_wake(_Atomic uint32_t *word, bool all);
 /* Wakes who waits with a deadline in this CPU's list that is not after now. */
 void wait_expire(struct cpu *c, uint64_t now);
-/* The first deadline in this CPU's list; UINT64_MAX: none. */
-uint64_t wait_first_deadline(struct cpu *c);
 
 #endif

@@ -83,6 +83,13 @@ static void queue_leave(struct wait_queue *q, struct thread *t)
 
 /* --- deadlines; under the CPU's deadline_lock --- */
 
+static void note_first(struct cpu *c)
+{
+    uint64_t first = c->deadlines ? c->deadlines->deadline : UINT64_MAX;
+
+    atomic_store_explicit(&c->first_deadline, first, memory_order_relaxed);
+}
+
 static void deadline_insert(struct cpu *c, struct thread *t)
 {
     struct thread *before = NULL, *next = c->deadlines;
@@ -100,6 +107,7 @@ static void deadline_insert(struct cpu *c, struct thread *t)
         before->deadline_next = t;
     else
         c->deadlines = t;
+    note_first(c);
 }
 
 static void deadline_unlink(struct cpu *c, struct thread *t)
@@ -111,16 +119,7 @@ static void deadline_unlink(struct cpu *c, struct thread *t)
     else
         c->deadlines = t->deadline_next;
     t->deadline_cpu = NULL;
-}
-
-uint64_t wait_first_deadline(struct cpu *c)
-{
-    uint64_t first;
-
-    spin_lock(&c->deadline_lock);
-    first = c->deadlines ? c->deadlines->deadline : UINT64_MAX;
-    spin_unlock(&c->deadline_lock);
-    return first;
+    note_first(c);
 }
 
 /* --- waking --- */

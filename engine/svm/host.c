@@ -131,6 +131,7 @@ static void init_cpu(struct svm_cpu *c, uint64_t host_vmcb)
     c->xcr0 = out[0] & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
     svm_fpu_host(c);
     c->host_vmcb = host_vmcb;
+    c->guest_ticks = hw_guest_ticks();
     __asm__ volatile("vmsave %%rax" : : "a"(host_vmcb) : "memory");
 }
 

@@ -21,6 +21,7 @@
  * it is found. Its own CPU only, interrupts off.
  */
 struct svm_cpu {
+    _Atomic uint64_t *guest_ticks; /* hw_guest_ticks of this CPU */
     uint64_t host_vmcb; /* physical address: FS, GS, TR, LDTR and MSRs that VMLOAD brings back */
     const struct svm_vcpu *last;
     const struct vm *last_vm; /* whose guest ran here last: only compared */

@@ -101,10 +101,12 @@ static void load_the_rest(const struct x86_cpu *cpu)
 static int enter(struct x86_cpu *cpu)
 {
     const struct vmx_caps *caps = &vmx_this_cpu()->caps;
+    _Atomic uint64_t *ticks = vmx_this_cpu()->guest_ticks;
     const struct speculation *plan = hw_speculation();
     struct vmx_vcpu *v = vmx_vcpu_of(cpu);
     uint64_t host_spec_ctrl = 0, spec_ctrl = caps->spec_ctrl ? cpu->msr.spec_ctrl : 0;
     uint32_t flags = v->launched ? VMX_ENTER_RESUME : 0;
+    uint64_t began;
     int result;
 
     if (plan->verw)
@@ -116,7 +118,10 @@ static int enter(struct x86_cpu *cpu)
         host_spec_ctrl = vmx_rdmsr(MSR_SPEC_CTRL);
         vmx_wrmsr(MSR_SPEC_CTRL, spec_ctrl | host_spec_ctrl);
     }
+    began = __builtin_ia32_rdtsc();
     result = vmx_enter(cpu->gpr, flags, &v->host_rsp);
+    atomic_store_explicit(ticks, atomic_load_explicit(ticks, memory_order_relaxed) + __builtin_ia32_rdtsc() - began,
+                          memory_order_relaxed);
     if (spec_ctrl)
         vmx_wrmsr(MSR_SPEC_CTRL, host_spec_ctrl);
     if (result == VMX_ENTER_OK) {

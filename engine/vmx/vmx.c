@@ -101,6 +101,7 @@ static int vmx_cpu_on(void)
     *slot = c;
     vmx_caps_read(&c->caps);
     c->next_vpid = c->generation = 1;
+    c->guest_ticks = hw_guest_ticks();
     store_u32(c->region, (uint32_t)c->caps.basic & VMX_BASIC_REVISION);
     allow_vmxon();
     set_control_registers(&c->caps);

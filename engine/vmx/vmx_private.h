@@ -47,6 +47,7 @@ struct vmx_cpu {
     struct vmx_caps caps;
     uint32_t next_vpid, generation; /* VPIDs 1 .. next_vpid - 1 are given out in this generation */
     const struct vm *last_vm;       /* whose guest ran here last: only compared */
+    _Atomic uint64_t *guest_ticks;  /* hw_guest_ticks of this CPU */
     uint64_t xcr0; /* all that Lodge knows of what it has; 0: no XSAVE */
     bool on;
 };

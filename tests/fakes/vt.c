@@ -320,6 +320,11 @@ uint32_t hw_cpu_count(void)
     return VT_CPUS;
 }
 
+_Atomic uint64_t *hw_guest_ticks(void)
+{
+    return &vt.guest_ticks[vt.cpu];
+}
+
 void **hw_engine_slot(void)
 {
     return &vt.slot[vt.cpu];

@@ -43,6 +43,7 @@ struct vt {
 
     /* engine/hw.h */
     void *slot[VT_CPUS];
+    _Atomic uint64_t guest_ticks[VT_CPUS];
     void (*leave)(void *owner);
     void *leave_owner;
     uint32_t kicked[VT_CPUS], preemptions;

@@ -330,6 +330,43 @@ def test_too_little_memory():
         check(o.ends(60) == 0, "it is not off")
 
 
+def tiny(name, **keys):
+    """It writes the exit port at once."""
+    return vm(name, "bin/boot_pvh.elf", memory="4M", exit_port=True, **keys)
+
+
+def check_all_ran(o, names, seconds):
+    left, end = set(names), time.monotonic() + seconds
+    while left:
+        left.discard(o.expect(rb"(\S+) wrote the exit port: status 3", end - time.monotonic()).group(1).decode())
+
+
+@test
+def test_pins():
+    """Every VM runs, on CPUs that there are: of the second core's threads only the first runs VMs, and is CPU 1."""
+    pins = {"first": "0", "second": "1", "some": "1-5", "none": "7,9", "all": "0-63"}
+    iso = make_image("".join(tiny(name, **{"cpu.pin": pin, "cpu.reservation": 60 if name in ("second", "some") else 0})
+                             for name, pin in pins.items()))
+    for more in ({"cpus": 2}, {"cpus": "4,cores=2,threads=2", "cpu": "EPYC,+svm,+npt,+topoext"}):
+        with Operator(iso, memory=512, **more) as o:
+            o.expect(rb"some is pinned to CPU 2-5, and this machine has 0 to 1: it runs on 1\r", 90)
+            o.expect(rb"none is pinned to CPU 7,9, and this machine has 0 to 1: it runs on all\r")
+            o.expect(rb"the fleet: [^\r\n]* within CPUs 1 have reserved 120 %[^\r\n]*what fits is started")
+            check_all_ran(o, pins, 60)
+            o.command("poweroff")
+            check(o.ends(60) == 0, "it is not off")
+
+
+@long
+def test_as_many_as_there_may_be():
+    names = [f"v{n}" for n in range(256)]
+    with Operator(make_image("".join(map(tiny, names))), memory=2560) as o:
+        o.expect(rb" 2 modules of ", 90)  # the fleet, and the kernel of all
+        check_all_ran(o, names, 240)
+        o.command("poweroff")
+        check(o.ends(60) == 0, "it is not off")
+
+
 def main():
     names = sys.argv[2:] or [n for n in TESTS if n not in LONG or os.environ.get("LODGE_NIGHTLY")]
     failed = False

@@ -254,7 +254,7 @@ static void spins(void *arg)
         s->cpus |= 1u << hw_cpu();
     }
     s->steal = seam_steal_ns();
-    s->ran = thread_current()->ran_ns + (seam_time_ns() - thread_current()->since); /* and since it was charged */
+    s->ran = thread_current()->share.ran_ns + (seam_time_ns() - thread_current()->share.since); /* and since it was charged */
 }
 
 static void preemption(void)
@@ -370,7 +370,7 @@ static uint64_t idle_ns(void)
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < hw_cpu_count(); i++)
-        sum += cpu_table[i]->idle->ran_ns;
+        sum += cpu_table[i]->idle->share.ran_ns;
     return sum;
 }
 
@@ -392,7 +392,7 @@ static void run(void *arg)
     await_cpus();
     rounds = boot_info_option(main_boot_info(), "threads-long") ? 1000000 : 2000;
     late_max = exact ? MS / 5 : 60000 * (uint64_t)MS;
-    spread_max = exact ? THREAD_SLICE_NS + MS / 5 : 1000 * (uint64_t)MS;
+    spread_max = exact ? SHARE_SLICE_NS + MS / 5 : 1000 * (uint64_t)MS;
     come_and_go();
     preemption();
     vm_timers();

@@ -201,8 +201,10 @@ void cpu_halt(void)
     take_interrupts();
 }
 
-void cpu_arm_timer(uint64_t deadline_ns)
+void cpu_arm_timer(uint64_t deadline_ns, uint64_t now)
 {
+    (void)now;
+    turn->cpu.timer_armed = deadline_ns;
     turn->timer = deadline_ns;
     turn->timer_pending = false;
     sim_point();
@@ -243,9 +245,16 @@ void sim_work(uint64_t ns)
             me->state = SIM_GOES;
         }
         did = now_ns - began;
+        atomic_fetch_add(&me->cpu.guest_ticks, did);
         ns = did < ns ? ns - did : 0;
         hw_preempt_point();
     }
+}
+
+/* One tick of the TSC is a nanosecond. */
+uint32_t hw_tsc_khz(void)
+{
+    return 1000000;
 }
 
 /* --- spin locks --- */
@@ -303,9 +312,9 @@ void spin_unlock(struct spin *s)
     sim_point();
 }
 
-bool sim_no_lock_held(void)
+uint32_t sim_locks_held(void)
 {
-    return turn->holds == 0;
+    return turn->holds;
 }
 
 /* --- memory --- */
@@ -381,11 +390,16 @@ void stack_free(void *stack, size_t size)
 
 struct thread *sim_thread(const char *name, void (*function)(void *), void *arg)
 {
+    return sim_thread_for(NULL, name, function, arg);
+}
+
+struct thread *sim_thread_for(struct account *account, const char *name, void (*function)(void *), void *arg)
+{
     struct thread *t;
     uint32_t i = 0;
 
-    if (thread_create(&t, name, function, arg) != OK)
-        die("thread_create");
+    if (thread_create_for(&t, account, UINT64_MAX, false, name, function, arg) != OK)
+        die("thread_create_for");
     while (i < SIM_THREADS && threads[i])
         i++;
     if (i == SIM_THREADS)
@@ -530,6 +544,7 @@ void sim_begin(uint32_t cpus, uint64_t seed)
     random_state = seed * 0x9E3779B97F4A7C15 + 1;
     memset(edges, 0, sizeof(edges));
     cpu_count = cpus;
+    scheduler_init();
     for (uint32_t i = 0; i < cpus; i++)
         start_cpu(i);
     if (!sim_run(all_halted, 100000))

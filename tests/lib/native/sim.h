@@ -32,6 +32,8 @@ void sim_end(void);
 
 /* thread_create with an abort on failure, before sim_run or on a simulated thread; known to the checks. */
 struct thread *sim_thread(const char *name, void (*function)(void *), void *arg);
+/* On a VM's account. */
+struct thread *sim_thread_for(struct account *account, const char *name, void (*function)(void *), void *arg);
 /* Its thread_join. */
 void sim_join(struct thread *t);
 
@@ -47,7 +49,7 @@ uint64_t sim_points(void);
 void sim_fail_allocation(uint32_t nth);
 /* Pages and stacks that have not been given back. */
 uint32_t sim_allocations(void);
-/* The CPU whose turn it is holds no spin lock. */
-bool sim_no_lock_held(void);
+/* How many spin locks the CPU holds whose turn it is. */
+uint32_t sim_locks_held(void);
 
 #endif
