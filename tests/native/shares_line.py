@@ -64,7 +64,7 @@ class Fleet(Operator):
     def window(self, seconds):
         """What was used in at least so many seconds of the machine's time."""
         first = self.usage()
-        end = time.monotonic() + START
+        end = time.monotonic() + START + 30 * seconds
         while True:
             last = self.usage()
             if last.now - first.now >= seconds:
