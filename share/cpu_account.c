@@ -403,14 +403,16 @@ void share_vm_remove(struct share_cpus *s, struct share_vm *vm)
 void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_terms *terms,
                   uint64_t now)
 {
+    bool had_limit = vm->terms.limit != 0;
+
     keep_credit(s, vm, 0, now);
-    if (vm->terms.limit)
+    if (had_limit)
         refill(vm, now);
     s->weight += terms->weight;
     s->weight -= vm->terms.weight;
     vm->terms = *terms;
     vm->tokens_at = now;
-    vm->tokens = share_bounded(vm->tokens, least_tokens(vm), bucket(vm));
+    vm->tokens = had_limit ? share_bounded(vm->tokens, least_tokens(vm), bucket(vm)) : bucket(vm);
     vm->credit = share_bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)terms->burst_ns);
     vm->credit_at = now;
     if (!vm->active)

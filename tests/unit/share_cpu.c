@@ -705,6 +705,28 @@ static void test_urgent(void)
     CHECK(v->ran - before < 2 * MS);
 }
 
+/* Who is given a limit after a long time without one owes nothing for that. */
+static void test_limit_that_comes(void)
+{
+    struct share_terms terms = {.weight = 100};
+    struct vm *v;
+    uint64_t before, since;
+    double part;
+
+    begin(1, 7);
+    v = add_vm(terms, 1);
+    run_for(5000 * MS);
+    terms.limit = 30;
+    share_vm_set(&sim.share, &v->share, &terms, sim.now);
+    before = v->ran;
+    since = sim.now;
+    run_for(200 * MS);
+    part = (double)(v->ran - before) / (double)(sim.now - since);
+    unit_context("%f", part);
+    CHECK(part > 0.28 && part < 0.33);
+    unit_context(NULL);
+}
+
 /* Going back and forth between what serves and what does not is no gain, and loses nobody's account. */
 static void test_serves_at_times(void)
 {
@@ -949,6 +971,7 @@ int main(int argc, char **argv)
     UNIT_RUN(test_serves);
     UNIT_RUN(test_serves_without_end);
     UNIT_RUN(test_urgent);
+    UNIT_RUN(test_limit_that_comes);
     UNIT_RUN(test_serves_at_times);
     UNIT_RUN(test_pinned_anew);
     UNIT_RUN(test_use_of);
