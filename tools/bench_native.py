@@ -19,7 +19,7 @@ import time
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(TOP, "tests", "native"))
 import cost  # noqa: E402
-from machine import Machine, make_iso  # noqa: E402
+from machine import Machine, make_fleet_iso, make_iso  # noqa: E402
 
 IMAGE = 0xFFFFFFFF80000000  # native/layout.h
 IMAGE_END = IMAGE + 0x1000000
@@ -112,10 +112,7 @@ def between(lines, begin, end):
 def native(build, symbols, definition, until, marks):
     """Runs a fleet of one VM until the log says so; the lines that were written."""
     with tempfile.TemporaryDirectory() as scratch:
-        fleet, iso, out = (os.path.join(scratch, name) for name in ("fleet.toml", "image.iso", "counts"))
-        with open(fleet, "w") as f:
-            f.write(definition)
-        subprocess.run([f"{build}/lodge", "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
+        iso, out = make_fleet_iso(build, scratch, definition), os.path.join(scratch, "counts")
         more = plugin(build, out, [(IMAGE, IMAGE_END), (EXEC, EXEC_END)],
                       [(symbols.at["memset"], symbols.end("memset"))], marks)
         with Machine(iso, memory=1024, cpus=1, more=more) as m:

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
 from bochs_line import Bochs
+from machine import make_fleet_iso
 from operator_line import SLOWER
 from own_guests import FLEET, NIGHTLY, Options, die_runs, fleet_of, perform, system_runs
+from suite import LONG, TESTS, check, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +28,6 @@ OPTIONS = Options([f"{HERE}/exceptions-bochs"], 30 if NIGHTLY else 6)
 BOOT = 900   # seconds for a Debian, beside others
 START = 180  # for Lodge
 MEMORY = 512
-TESTS, LONG = {}, set()
 
 # Each shows another part of the engine: nested tables, events, windows, MSRs, what leaves what is emulated,
 # vCPUs, real mode, ends.
@@ -40,27 +40,8 @@ TWO = ("smp --exit-port -c 2", "wild_mmio -m 64M --exit-port -c 4 --append conte
        "codegen --exit-port -c 2")
 
 
-def test(function):
-    TESTS[function.__name__.removeprefix("test_")] = function
-    return function
-
-
-def long(function):
-    LONG.add(function.__name__.removeprefix("test_"))
-    return test(function)
-
-
-def check(condition, what):
-    if not condition:
-        raise AssertionError(what)
-
-
 def make_image(text):
-    fleet, iso = (os.path.join(SCRATCH.name, f) for f in ("fleet.toml", "image.iso"))
-    with open(fleet, "w") as f:
-        f.write(text)
-    subprocess.run([f"{BUILD}/lodge", "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
-    return iso
+    return make_fleet_iso(BUILD, SCRATCH.name, text)
 
 
 def power_off(o):
@@ -176,18 +157,4 @@ def choose(names):
     return chosen
 
 
-def main():
-    failed = False
-    for name, function in choose(sys.argv[2:]).items():
-        began = time.monotonic()
-        try:
-            function()
-            print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
-            traceback.print_exc(file=sys.stdout)
-            print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-main()
+run(choose(sys.argv[2:]))

@@ -10,10 +10,10 @@ guest reads them itself (guests/bench/exits.c). Prints "ok NAME: FIGURE" or "not
 """
 import os
 import re
-import subprocess
 import sys
 import tempfile
 
+from machine import make_fleet_iso
 from operator_line import Operator
 
 ICOUNT = ["-icount", "shift=0,sleep=off"]
@@ -31,10 +31,7 @@ exit_port = true
 def exits(build):
     """Row to instructions."""
     with tempfile.TemporaryDirectory() as scratch:
-        fleet, iso = (os.path.join(scratch, name) for name in ("fleet.toml", "image.iso"))
-        with open(fleet, "w") as f:
-            f.write(GUEST.format(os.path.abspath(build)))
-        subprocess.run([f"{build}/lodge", "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
+        iso = make_fleet_iso(build, scratch, GUEST.format(os.path.abspath(build)))
         with Operator(iso, memory=256, cpus=1, more=ICOUNT) as o:
             o.expect(rb"exits (wrote|died|did|was|does)[^\r\n]*", 120)
             text = o.command("console exits", rb"(?s)exits: .*exits: mmio-read \d+\n").group().decode(errors="replace")

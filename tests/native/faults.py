@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
 from machine import make_iso
 from operator_line import Operator
+from suite import check, chosen, long, run, test
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(TOP, "tests", "cli"))
@@ -31,22 +31,6 @@ GUESTS = os.path.join(BUILD, "guests")
 SPIN = os.path.join(GUESTS, "bin/spin.elf")
 DEBIAN = [os.path.join(GUESTS, "debian-6.1-cloud", f) for f in ("vmlinuz", "initrd")]
 SVME, AIBRSE = 1 << 12, 1 << 21
-TESTS, LONG = {}, set()
-
-
-def test(function):
-    TESTS[function.__name__.removeprefix("test_")] = function
-    return function
-
-
-def long(function):
-    LONG.add(function.__name__.removeprefix("test_"))
-    return test(function)
-
-
-def check(condition, what):
-    if not condition:
-        raise AssertionError(what)
 
 
 def machine(words, fleet, files=(("spin", SPIN),), image="lodge-native-checked", **more):
@@ -359,19 +343,4 @@ def test_with_barriers_of_intel():
         check(re.search(words, run.stdout), f"no {words!r} in {run.stdout.decode(errors='replace')[-2000:]}")
 
 
-def main():
-    names = sys.argv[2:] or [n for n in TESTS if n not in LONG or os.environ.get("LODGE_NIGHTLY")]
-    failed = False
-    for name in names:
-        began = time.monotonic()
-        try:
-            TESTS[name]()
-            print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
-            traceback.print_exc(file=sys.stdout)
-            print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-main()
+run(chosen(sys.argv[2:]))

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
+from machine import make_fleet_iso
 from operator_line import Operator
+from suite import again, check, chosen, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -24,35 +25,7 @@ SCRATCH = tempfile.TemporaryDirectory()
 GUESTS = os.path.join(BUILD, "guests")
 os.environ["XDG_RUNTIME_DIR"] = SCRATCH.name
 LODGE = os.path.join(BUILD, "lodge")
-TESTS, LONG = {}, set()
-ATTEMPTS = 3
 BOOT = 120  # seconds for a Debian, in an emulated machine, beside others
-
-
-def test(function):
-    TESTS[function.__name__.removeprefix("test_")] = function
-    return function
-
-
-def long(function):
-    LONG.add(function.__name__.removeprefix("test_"))
-    return test(function)
-
-
-def again(function):
-    """For guests that have Linux: QEMU loses an interrupt now and then, and with two processors delivers one twice
-    (docs/rig.md). So they have one, and what fails is done once more, at most three times; that is said."""
-    def attempts():
-        for n in range(ATTEMPTS):
-            try:
-                return function()
-            except AssertionError as e:
-                if n + 1 == ATTEMPTS:
-                    raise
-                print(f"# once more, after: {str(e)[-600:]}", flush=True)
-        return None
-    attempts.__name__ = function.__name__
-    return attempts
 
 
 def vm(name, kernel, **keys):
@@ -69,16 +42,7 @@ def debian(name, version, append="", **keys):
 
 
 def make_image(text):
-    fleet, iso = (os.path.join(SCRATCH.name, f) for f in ("fleet.toml", "image.iso"))
-    with open(fleet, "w") as f:
-        f.write(text)
-    subprocess.run([LODGE, "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
-    return iso
-
-
-def check(condition, what):
-    if not condition:
-        raise AssertionError(what)
+    return make_fleet_iso(BUILD, SCRATCH.name, text)
 
 
 def use_debian(o, name, release):
@@ -367,19 +331,4 @@ def test_as_many_as_there_may_be():
         check(o.ends(60) == 0, "it is not off")
 
 
-def main():
-    names = sys.argv[2:] or [n for n in TESTS if n not in LONG or os.environ.get("LODGE_NIGHTLY")]
-    failed = False
-    for name in names:
-        began = time.monotonic()
-        try:
-            TESTS[name]()
-            print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
-            traceback.print_exc(file=sys.stdout)
-            print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-main()
+run(chosen(sys.argv[2:]))

@@ -30,6 +30,15 @@ def make_iso(build, path, command_line="", modules=(), image="lodge-native"):
                        timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def make_fleet_iso(build, directory, text):
+    """The image that `lodge image` makes of a fleet file with that text; both stay in the directory."""
+    fleet, iso = (os.path.join(directory, name) for name in ("fleet.toml", "image.iso"))
+    with open(fleet, "w") as f:
+        f.write(text)
+    subprocess.run([f"{build}/lodge", "image", fleet, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return iso
+
+
 class Machine:
     """with Machine(iso, mode="uefi", memory=1024, cpus=2) as m: m.wait("pattern")"""
 

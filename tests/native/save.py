@@ -16,17 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
+from machine import make_fleet_iso
 from operator_line import SLOWER, Operator
+from suite import again, check, chosen, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
 SCRATCH = tempfile.TemporaryDirectory()
 GUESTS = os.path.join(BUILD, "guests")
 os.environ["XDG_RUNTIME_DIR"] = SCRATCH.name
 LODGE = os.path.join(BUILD, "lodge")
-TESTS, LONG = {}, set()
-ATTEMPTS = 3
 BOOT = 120
 RECEIVE = 1800  # a Debian has 50 MiB to send
 BAD = re.compile(rb"FAIL|Oops|Call Trace|BUG: |soft lockup|rcu_sched self|Kernel panic|unstable|segfault")
@@ -38,46 +37,12 @@ DEBIAN = "console=ttyS0 noxsave init_on_free=1"
 READY = rb"twice cancels\r\n"
 
 
-def test(function):
-    TESTS[function.__name__.removeprefix("test_")] = function
-    return function
-
-
-def long(function):
-    LONG.add(function.__name__.removeprefix("test_"))
-    return test(function)
-
-
-def again(function):
-    """For guests that have Linux: QEMU loses an interrupt now and then (docs/rig.md)."""
-    def attempts():
-        for n in range(ATTEMPTS):
-            try:
-                return function()
-            except AssertionError as e:
-                if n + 1 == ATTEMPTS:
-                    raise
-                print(f"# once more, after: {str(e)[-600:]}", flush=True)
-        return None
-    attempts.__name__ = function.__name__
-    return attempts
-
-
-def check(condition, what):
-    if not condition:
-        raise AssertionError(what)
-
-
 def scratch(name):
     return os.path.join(SCRATCH.name, name)
 
 
 def make_image(text):
-    with open(scratch("fleet.toml"), "w") as f:
-        f.write(text)
-    subprocess.run([LODGE, "image", scratch("fleet.toml"), "-o", scratch("image.iso")], check=True, timeout=120,
-                   stdout=subprocess.DEVNULL)
-    return scratch("image.iso")
+    return make_fleet_iso(BUILD, SCRATCH.name, text)
 
 
 def debian(name, memory="96M"):
@@ -394,19 +359,4 @@ def test_debian_there_and_back():
         off(o)
 
 
-def main():
-    names = sys.argv[2:] or [n for n in TESTS if n not in LONG or os.environ.get("LODGE_NIGHTLY")]
-    failed = False
-    for name in names:
-        began = time.monotonic()
-        try:
-            TESTS[name]()
-            print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
-            traceback.print_exc(file=sys.stdout)
-            print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-main()
+run(chosen(sys.argv[2:]))

@@ -10,32 +10,15 @@ is QEMU's count of instructions (-icount), so that figures do not depend on what
 """
 import os
 import re
-import subprocess
 import sys
 import time
-import traceback
 
 import shares_line
 from shares_line import START, cpu, difference, parts
+from suite import check, chosen, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
-TESTS, LONG = {}, set()
 SWITCH_MOST = 1000 # instructions
-
-
-def test(function):
-    TESTS[function.__name__.removeprefix("test_")] = function
-    return function
-
-
-def long(function):
-    LONG.add(function.__name__.removeprefix("test_"))
-    return test(function)
-
-
-def check(condition, what):
-    if not condition:
-        raise AssertionError(what)
 
 
 def vm(name, append="", **keys):
@@ -211,14 +194,14 @@ def test_operator():
         f.send("q")
         f.expect(rb"lodge> ")
         for words, answer in {
-            "a cpu.weight=0": "set:1: a weight of 0 is out of range (1 to 10000): nothing is changed",
-            "a cpu.weight=lots": None,
-            "a cpu.colour=1": None,
-            "a weight=1": None,
-            "a cpu.reservation=150": "VM 'a' cannot use its reservation of 150 % of a CPU with 1 vCPUs (at most 100): nothing is changed",
-            "a cpu.weight=1 cpu.limit=20 cpu.reservation=30": None,
+            "cpu.weight=0": "set:1: a weight of 0 is out of range (1 to 10000): nothing is changed",
+            "cpu.weight=lots": None,
+            "cpu.colour=1": None,
+            "weight=1": None,
+            "cpu.reservation=150": "VM 'a' cannot use its reservation of 150 % of a CPU with 1 vCPUs (at most 100): nothing is changed",
+            "cpu.weight=1 cpu.limit=20 cpu.reservation=30": None,
         }.items():
-            said = f.set("a", words.split(" ", 1)[1])
+            said = f.set("a", words)
             check("nothing is changed" in said and (answer is None or said == answer), f"{words}: {said}")
         check(f.set("a", "") == "cpu.weight=300 cpu.reservation=0 cpu.limit=0 cpu.credit=0", "what was refused was done")
         check(f.set("a", "cpu.pin=0,5") == "there are CPUs 0 to 1: nothing is changed", "a CPU that is not there")
@@ -292,19 +275,4 @@ def test_steal():
     return f"{guest:.2f} s in the guest, {meter:.4f} s metered"
 
 
-def main():
-    failed = False
-    names = sys.argv[2:] or [n for n in TESTS if n not in LONG or os.environ.get("LODGE_NIGHTLY")]
-    for name in names:
-        began = time.monotonic()
-        try:
-            figures = TESTS[name]()
-            print(f"ok {name}{': ' + figures if figures else ''} ({time.monotonic() - began:.0f} s)", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError):
-            failed = True
-            traceback.print_exc(file=sys.stdout)
-            print(f"not ok {name}", flush=True)
-    sys.exit(1 if failed else 0)
-
-
-main()
+run(chosen(sys.argv[2:]))
