@@ -10,6 +10,8 @@
 #ifndef LODGE_ENGINE_HW_H
 #define LODGE_ENGINE_HW_H
 
+#include <stdatomic.h>
+
 #include "core/err.h"
 #include "core/types.h"
 #include "engine/engine.h"
@@ -37,6 +39,13 @@ void **hw_engine_slot(void);
 /* Where the engine adds what this CPU's TSC says that it has spent in guest code, from before an entry to after the exit; the home
  * makes of it what each VM's time went into. Only this CPU writes it. */
 _Atomic uint64_t *hw_guest_ticks(void);
+/* began: the TSC before the entry; the exit has just been. */
+static always_inline void hw_count_guest(_Atomic uint64_t *ticks, uint64_t began)
+{
+    uint64_t before = atomic_load_explicit(ticks, memory_order_relaxed);
+
+    atomic_store_explicit(ticks, before + __builtin_ia32_rdtsc() - began, memory_order_relaxed);
+}
 
 /* Makes that CPU leave guest code, or not enter it: an interrupt that does nothing else. From any CPU; itself, too: the
  * next entry is left at once. */

@@ -125,10 +125,15 @@ uint64_t fleet_cpus(uint64_t counted)
     return cpus;
 }
 
+uint64_t fleet_cpus_there(void)
+{
+    return cpu_working < FLEET_CPUS ? BIT(cpu_working) - 1 : UINT64_MAX;
+}
+
 /* A VM is pinned to what there is of its CPUs; if there is none of them, to none: it would never run. */
 static void pin_to_what_there_is(struct fleet_vm *v)
 {
-    uint64_t there = cpu_working < FLEET_CPUS ? BIT(cpu_working) - 1 : UINT64_MAX, cpus = v->cpus & there;
+    uint64_t there = fleet_cpus_there(), cpus = v->cpus & there;
     char lacking[FLEET_CPUS_TEXT], left[FLEET_CPUS_TEXT];
 
     if (v->cpus == UINT64_MAX || cpus == v->cpus)

@@ -19,6 +19,8 @@ void fleet_stop(uint64_t patience_ns);
 
 /* CPUs as the file counts them (those that run VMs, from 0), a bit each, as numbers of cpu_table; only of those that there are. */
 uint64_t fleet_cpus(uint64_t counted);
+/* Those that there are, as the file counts them. */
+uint64_t fleet_cpus_there(void);
 
 uint32_t fleet_guests(void);
 struct guest *fleet_guest(uint32_t i);

@@ -86,7 +86,7 @@ static int start_vcpu(struct guest *g, uint32_t id)
     g->vcpu[id] = (struct guest_vcpu){.guest = g, .id = id};
     (void)fmt(name, sizeof(name), "%.32s vCPU %u", g->vm->name, id);
     lock_take(&g->lock); /* no guest_pin passes by */
-    err = thread_create_for(&g->vcpu_thread[id], &g->account, g->cpus, false, name, vcpu_thread, &g->vcpu[id]);
+    err = thread_create_for(&g->vcpu_thread[id], &g->account, fleet_cpus(g->pin), false, name, vcpu_thread, &g->vcpu[id]);
     lock_release(&g->lock);
     return err;
 }
@@ -120,10 +120,9 @@ void guest_pin(struct guest *g, uint64_t pin)
 {
     lock_take(&g->lock);
     g->pin = pin;
-    g->cpus = fleet_cpus(pin);
     for (uint32_t id = 0; id < VM_MAX_VCPUS; id++) {
         if (g->vcpu_thread[id])
-            scheduler_pin(g->vcpu_thread[id], g->cpus);
+            scheduler_pin(g->vcpu_thread[id], fleet_cpus(pin));
     }
     lock_release(&g->lock);
 }
@@ -305,7 +304,6 @@ int guest_create(struct guest *g, const struct fleet_vm *definition, uint32_t nu
     g->restores = definition->restore[0] != '\0';
     lock_init(&g->lock, LOCK_RANK_HOME);
     g->pin = definition->cpus;
-    g->cpus = fleet_cpus(g->pin);
     terms = (struct share_terms){.weight = definition->weight,
                                  .reservation = definition->reservation,
                                  .limit = definition->limit,

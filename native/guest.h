@@ -65,7 +65,7 @@ struct guest {
     struct x86_level level;
     void *ram;
     struct account account; /* who pays for its threads, its own one among them */
-    uint64_t pin, cpus;     /* that its vCPUs may run on, as the fleet file counts them, and in cpu_table; under lock */
+    uint64_t pin;           /* CPUs that its vCPUs may run on, as the fleet file counts them; under lock */
     struct meter_memory memory; /* under lock */
     struct thread *vcpu_thread[VM_MAX_VCPUS];
     struct guest_vcpu {

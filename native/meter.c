@@ -31,8 +31,3 @@ void meter_read(struct meter_reading *r)
         lock_release(&g->lock);
     }
 }
-
-struct meter_use meter_used(const struct meter_reading *before, const struct meter_reading *after, uint32_t i)
-{
-    return meter_between(&before->vm[i], &after->vm[i]);
-}

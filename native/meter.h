@@ -17,7 +17,4 @@ struct meter_reading {
 
 /* All at one moment, r->all.now. Any thread; *r is too large for a stack. */
 void meter_read(struct meter_reading *r);
-/* What was used between two readings, by VM i. */
-struct meter_use meter_used(const struct meter_reading *before, const struct meter_reading *after, uint32_t i);
-
 #endif

@@ -81,7 +81,7 @@ static void say_rest(const struct meter_reading *r)
     uint32_t cpus = scheduling_cpus();
 
     for (uint32_t i = 0; i < fleet_guests(); i++)
-        sum += r->vm[i].guest_ns + r->vm[i].overhead_ns;
+        sum += meter_ran(&r->vm[i]);
     operator_say("for no VM: starting up " TIME ", Lodge itself " TIME ", idle " TIME, TIME_OF(all->before_ns),
                  TIME_OF(all->own_ns), TIME_OF(all->idle_ns));
     operator_say("together " TIME " of %u CPU%s x " TIME, TIME_OF(sum), cpus, cpus == 1 ? "" : "s", TIME_OF(all->now));
@@ -109,7 +109,7 @@ void usage_cpu_ns(uint64_t ns[])
 
     meter_read(r);
     for (uint32_t i = 0; i < fleet_guests(); i++)
-        ns[i] = r->vm[i].guest_ns + r->vm[i].overhead_ns;
+        ns[i] = meter_ran(&r->vm[i]);
 }
 
 /* --- top ----------------------------------------------------------------------------------------- */
@@ -137,47 +137,35 @@ static void line(const char *format, ...)
     operator_say("%s\x1B[K", text);
 }
 
-static uint64_t ran(const struct meter_reading *before, const struct meter_reading *after, uint32_t i)
+static void say_vm(uint32_t i, const struct meter_use *u, uint64_t ns)
 {
-    struct meter_use u = meter_used(before, after, i);
-
-    return u.guest_ns + u.overhead_ns;
-}
-
-static void say_vm(const struct meter_reading *before, const struct meter_reading *after, uint32_t i)
-{
-    struct meter_use u = meter_used(before, after, i);
     struct guest *g = fleet_guest(i);
     const struct share_terms *t = &g->account.share.terms;
-    uint64_t ns = after->all.now - before->all.now;
 
-    line("%-20s " PART " " PART " " PART " %6llu %7u %4u %5u %7llu", g->definition->config.name, PART_OF(part(u.guest_ns, ns)),
-         PART_OF(part(u.overhead_ns, ns)), PART_OF(part(u.steal_ns, ns)), (unsigned long long)(g->memory.pages / PAGES_OF_MIB),
+    line("%-20s " PART " " PART " " PART " %6llu %7u %4u %5u %7llu", g->definition->config.name, PART_OF(part(u->guest_ns, ns)),
+         PART_OF(part(u->overhead_ns, ns)), PART_OF(part(u->steal_ns, ns)), (unsigned long long)(g->memory.pages / PAGES_OF_MIB),
          t->weight, t->reservation, t->limit, (unsigned long long)(t->burst_ns / MS));
 }
 
 /* Those that used most, at most TOP_VMS of them. */
 static void say_busiest(const struct meter_reading *before, const struct meter_reading *after)
 {
+    static struct meter_use used[FLEET_VMS]; /* the operator's thread only */
     bool said[FLEET_VMS] = {false};
     uint32_t count = fleet_guests();
 
+    for (uint32_t i = 0; i < count; i++)
+        used[i] = meter_between(&before->vm[i], &after->vm[i]);
     for (uint32_t n = 0; n < TOP_VMS && n < count; n++) {
         uint32_t best = FLEET_VMS;
 
         for (uint32_t i = 0; i < count; i++) {
-            if (!said[i] && (best == FLEET_VMS || ran(before, after, i) > ran(before, after, best)))
+            if (!said[i] && (best == FLEET_VMS || meter_ran(&used[i]) > meter_ran(&used[best])))
                 best = i;
         }
         said[best] = true;
-        say_vm(before, after, best);
+        say_vm(best, &used[best], after->all.now - before->all.now);
     }
-}
-
-/* A CPU may have read its clock before another one read the meter, and be heard of later. */
-static uint64_t passed(uint64_t before, uint64_t after)
-{
-    return after > before ? after - before : 0;
 }
 
 static void draw_top(void)
@@ -193,7 +181,7 @@ static void draw_top(void)
     up = after->all.now / S;
     operator_write("\x1B[H", 3);
     line("up %llu s, %u CPUs; idle " PART " %%, Lodge itself " PART " %%; q ends", (unsigned long long)up, scheduling_cpus(),
-         PART_OF(part(passed(before->all.idle_ns, after->all.idle_ns), ns)), PART_OF(part(passed(before->all.own_ns, after->all.own_ns), ns)));
+         PART_OF(part(meter_passed(before->all.idle_ns, after->all.idle_ns), ns)), PART_OF(part(meter_passed(before->all.own_ns, after->all.own_ns), ns)));
     line("%-20s %6s %6s %6s %6s %7s %4s %5s %7s", "NAME", "GUEST%", "OVER%", "STEAL%", "MiB", "weight", "res%", "limit",
          "credit");
     say_busiest(before, after);
@@ -298,7 +286,7 @@ static bool may_apply(const struct guest *g)
 {
     bool raised = changed.reservation > g->account.share.terms.reservation || (g->pin & ~changed.cpus);
 
-    if (changed.cpus != UINT64_MAX && (changed.cpus & ~(cpu_working < 64 ? BIT(cpu_working) - 1 : UINT64_MAX))) {
+    if (changed.cpus != UINT64_MAX && (changed.cpus & ~fleet_cpus_there())) {
         operator_say("there are CPUs 0 to %u: nothing is changed", cpu_working - 1);
         return false;
     }

@@ -285,10 +285,10 @@ static always_inline uint64_t length_of_grant(struct share_vcpu *x, uint64_t now
 }
 
 static always_inline void run(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, uint64_t ns, uint64_t now,
-                uint64_t virtual_now)
+                              uint64_t virtual_now)
 {
     struct share_queue *q = &s->queue[cpu];
-    uint64_t waited = now > x->since ? now - x->since : 0;
+    uint64_t waited = share_elapsed(now, x->since);
 
     q->runs = x;
     set_idle(s, cpu, false);
@@ -347,7 +347,7 @@ static void count_runnable(struct share_cpus *s, struct share_vcpu *x, bool want
 
 static always_inline void stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t now)
 {
-    uint64_t ran = now > x->since ? now - x->since : 0;
+    uint64_t ran = share_elapsed(now, x->since);
 
     assert(s->queue[x->cpu].runs == x);
     s->queue[x->cpu].runs = NULL;
@@ -593,7 +593,7 @@ struct share_use share_use_of(const struct share_vm *vm, uint64_t now)
     struct share_use use = {.ran_ns = vm->ran_ns, .ready_ns = vm->ready_ns};
 
     for (const struct share_vcpu *x = vm->vcpus; x; x = x->sibling) {
-        uint64_t since = now > x->since ? now - x->since : 0;
+        uint64_t since = share_elapsed(now, x->since);
 
         if (x->state == SHARE_RUNS)
             use.ran_ns += since;

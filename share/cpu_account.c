@@ -23,11 +23,6 @@ static uint64_t lower(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-static uint64_t elapsed(uint64_t now, uint64_t since)
-{
-    return now > since ? now - since : 0;
-}
-
 static uint64_t percent(uint32_t p)
 {
     return p * SHARE_CPU / 100;
@@ -171,7 +166,7 @@ static void divide(struct share_cpus *s, uint64_t now)
 
 void share_divide_if_due(struct share_cpus *s, uint64_t now)
 {
-    if (s->stale && elapsed(now, s->divided_at) >= SHARE_DIVIDE_NS)
+    if (s->stale && share_elapsed(now, s->divided_at) >= SHARE_DIVIDE_NS)
         divide(s, now);
 }
 
@@ -190,13 +185,13 @@ static int64_t least_tokens(const struct share_vm *vm)
 
 static void refill(struct share_vm *vm, uint64_t now)
 {
-    uint64_t gained = scale_u64(elapsed(now, vm->tokens_at), vm->terms.limit, 100);
+    uint64_t gained = scale_u64(share_elapsed(now, vm->tokens_at), vm->terms.limit, 100);
     /* what that took to gain, so that nothing is lost to rounding */
     uint64_t took = scale_u64(gained, 100, vm->terms.limit);
 
     if (gained > (uint64_t)NS_MAX) {
         gained = (uint64_t)NS_MAX;
-        took = elapsed(now, vm->tokens_at);
+        took = share_elapsed(now, vm->tokens_at);
     }
     vm->tokens = share_bounded(vm->tokens + (int64_t)gained, least_tokens(vm), bucket(vm));
     vm->tokens_at += took;
@@ -227,7 +222,7 @@ bool share_is_due(struct share_vm *vm, uint64_t now)
 
     if (likely(!rate))
         return false;
-    gained = scale_u64(elapsed(now, vm->reserve_at), rate, 100);
+    gained = scale_u64(share_elapsed(now, vm->reserve_at), rate, 100);
     if (gained > 0) {
         vm->reserve_at += scale_u64(gained, 100, rate);
         vm->reserve = share_bounded(vm->reserve + (int64_t)lower(gained, (uint64_t)NS_MAX),
@@ -257,7 +252,7 @@ static void keep_credit(struct share_cpus *s, struct share_vm *vm, uint64_t ran,
 
     if (likely(!vm->terms.burst_ns))
         return;
-    earned = scale_u64(elapsed(now, vm->credit_at), baseline(s, vm), SHARE_CPU);
+    earned = scale_u64(share_elapsed(now, vm->credit_at), baseline(s, vm), SHARE_CPU);
     vm->credit_at = now;
     vm->credit += (int64_t)lower(earned, (uint64_t)NS_MAX) - (int64_t)ran;
     vm->credit = share_bounded(vm->credit, -SHARE_LAG_MAX_NS, (int64_t)vm->terms.burst_ns);
@@ -277,7 +272,7 @@ static void end_burst(struct share_cpus *s, struct share_vm *vm)
  * kept, within a slice. */
 int64_t share_lag_after_sleep(const struct share_vm *vm, uint64_t now)
 {
-    uint64_t worked_off = scale_u64(elapsed(now, vm->since), vm->rate, SHARE_CPU);
+    uint64_t worked_off = scale_u64(share_elapsed(now, vm->since), vm->rate, SHARE_CPU);
 
     if (vm->lag >= 0)
         return vm->lag;

@@ -20,6 +20,12 @@ static inline bool share_is_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
+/* CPUs may have read their clocks in another order than they come here. */
+static inline uint64_t share_elapsed(uint64_t now, uint64_t since)
+{
+    return now > since ? now - since : 0;
+}
+
 /* ns of CPU in a VM's virtual time, and back. */
 static inline int64_t share_to_virtual(int64_t ns, uint64_t phi)
 {

@@ -12,7 +12,7 @@ static void carry(uint64_t *page_s, uint64_t *page_ns)
 
 static void settle(struct meter_memory *m, uint64_t now)
 {
-    uint64_t ns = now > m->since ? now - m->since : 0;
+    uint64_t ns = meter_passed(m->since, now);
 
     m->page_s += m->pages * (ns / NS_PER_S);
     m->page_ns += m->pages * (ns % NS_PER_S); /* < 10^9 + 2^34 * 10^9 < 2^64 */
@@ -51,19 +51,13 @@ void meter_add(struct meter_use *sum, const struct meter_use *use)
     carry(&sum->page_s, &sum->page_ns);
 }
 
-/* A guest's part may have been counted late: what was overhead before is the guest's now. And a CPU may have read its clock before another one
- * read the meter, and be heard of later. */
-static uint64_t difference(uint64_t before, uint64_t after)
-{
-    return after > before ? after - before : 0;
-}
-
+/* A guest's part may have been counted late: what was overhead before is the guest's now. */
 struct meter_use meter_between(const struct meter_use *before, const struct meter_use *after)
 {
-    uint64_t ran = difference(before->guest_ns + before->overhead_ns, after->guest_ns + after->overhead_ns);
+    uint64_t ran = meter_passed(meter_ran(before), meter_ran(after));
     struct meter_use d = {
-        .guest_ns = difference(before->guest_ns, after->guest_ns),
-        .steal_ns = difference(before->steal_ns, after->steal_ns),
+        .guest_ns = meter_passed(before->guest_ns, after->guest_ns),
+        .steal_ns = meter_passed(before->steal_ns, after->steal_ns),
         .page_s = after->page_s - before->page_s,
         .page_ns = after->page_ns,
     };

@@ -33,6 +33,19 @@ struct meter_use meter_use_of(const struct meter_memory *m, uint64_t ran_ns, uin
                               uint64_t steal_ns, uint64_t now);
 
 void meter_add(struct meter_use *sum, const struct meter_use *use);
+/* All that was run for it. */
+static inline uint64_t meter_ran(const struct meter_use *use)
+{
+    return use->guest_ns + use->overhead_ns;
+}
+
+/* Between two readings of a counter. A CPU may have read its clock before another one read the meter, and be heard of later: then nothing has
+ * passed. */
+static inline uint64_t meter_passed(uint64_t before, uint64_t after)
+{
+    return after > before ? after - before : 0;
+}
+
 /* What was used between two readings. */
 struct meter_use meter_between(const struct meter_use *before, const struct meter_use *after);
 

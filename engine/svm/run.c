@@ -236,7 +236,6 @@ static noinline_cold void flushed(struct svm_vcpu *s)
 
 static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
 {
-    _Atomic uint64_t *ticks = s->on->guest_ticks;
     struct vmcb *v = s->vmcb;
     uint64_t began;
 
@@ -246,8 +245,7 @@ static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
         enter_with_spec_ctrl(cpu, s);
     else
         svm_enter(cpu->gpr, s->vmcb_physical, s->on->host_vmcb, s->on->enter_flags);
-    atomic_store_explicit(ticks, atomic_load_explicit(ticks, memory_order_relaxed) + __builtin_ia32_rdtsc() - began,
-                          memory_order_relaxed);
+    hw_count_guest(s->on->guest_ticks, began);
     atomic_store_explicit(&s->inside, HW_CPUS, memory_order_release);
     cpu->gpr[RAX] = v->save.rax;
     v->control.inject = 0;

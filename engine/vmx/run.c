@@ -101,7 +101,6 @@ static void load_the_rest(const struct x86_cpu *cpu)
 static int enter(struct x86_cpu *cpu)
 {
     const struct vmx_caps *caps = &vmx_this_cpu()->caps;
-    _Atomic uint64_t *ticks = vmx_this_cpu()->guest_ticks;
     const struct speculation *plan = hw_speculation();
     struct vmx_vcpu *v = vmx_vcpu_of(cpu);
     uint64_t host_spec_ctrl = 0, spec_ctrl = caps->spec_ctrl ? cpu->msr.spec_ctrl : 0;
@@ -120,8 +119,7 @@ static int enter(struct x86_cpu *cpu)
     }
     began = __builtin_ia32_rdtsc();
     result = vmx_enter(cpu->gpr, flags, &v->host_rsp);
-    atomic_store_explicit(ticks, atomic_load_explicit(ticks, memory_order_relaxed) + __builtin_ia32_rdtsc() - began,
-                          memory_order_relaxed);
+    hw_count_guest(vmx_this_cpu()->guest_ticks, began);
     if (spec_ctrl)
         vmx_wrmsr(MSR_SPEC_CTRL, host_spec_ctrl);
     if (result == VMX_ENTER_OK) {
