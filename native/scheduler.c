@@ -25,7 +25,8 @@
  *
  * The timer serves both the end of a grant and deadlines (wait.c). It is armed only if that is earlier than what it
  * is armed for: one that comes too early finds nothing due and arms the next, which is cheaper than arming it at
- * each switch. Its handler only notes; the work is done at preemption points and in the idle loop, and when a
+ * each switch. If it is overdue it is armed again, too: one that counts comes late if its CPU stood still (SMM, a
+ * hypervisor below) between the look at the clock and its arming. Its handler only notes; the work is done at preemption points and in the idle loop, and when a
  * thread waits or yields while the timer is overdue, so that threads that do nothing but wake each other do not
  * shut out interrupts.
  *
@@ -233,7 +234,7 @@ static always_inline void timer_arm(struct cpu *c)
 
     if (c->slice_end < deadline)
         deadline = c->slice_end;
-    if (deadline >= c->timer_armed)
+    if (deadline >= c->timer_armed && c->timer_armed > c->now)
         return;
     cpu_arm_timer(deadline, c->now);
 }
