@@ -164,6 +164,12 @@ def check_tails():
     report("file and function tails", problems)
 
 
+def check_python():
+    """A name that is not there is seen only by who runs that line."""
+    said = subprocess.run(["pyflakes3", *sources(("tests", "tools", "guests"), (".py",))], capture_output=True, text=True)
+    report("python programs", (said.stdout + said.stderr).splitlines())
+
+
 def symbols(path):
     out = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
     for line in out.splitlines():
@@ -223,6 +229,7 @@ def main():
         check_cycles()
         check_headers()
         check_tails()
+        check_python()
     elif len(sys.argv) == 3 and sys.argv[1] == "objects":
         check_objects(sys.argv[2])
         check_native_features(sys.argv[2])

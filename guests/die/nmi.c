@@ -52,8 +52,8 @@ static void let_faults_be_survived(void)
 }
 
 /*
- * Each vCPU that NMIs are to come to begins with an IRET: the processor of Bochs 2.7 lets the masking of the guest
- * that was on it before go on (docs/rig.md) until there is one. Elsewhere nothing is masked here.
+ * Each vCPU that NMIs are to come to begins with an IRET, and who waits for one does so again and again: the processor of Bochs 2.7 lets
+ * the masking of the vCPU that was on it before go on (docs/rig.md) until there is one. Elsewhere nothing is masked here.
  */
 static void unmask(void)
 {
@@ -85,6 +85,7 @@ static void do_pass(unsigned int n)
     while (passes < PASSES) {
         if (!has_token[me]) {
             pause();
+            unmask();
             continue;
         }
         has_token[me] = false;

@@ -4,7 +4,7 @@
 """What is said, and with which status, when the host cannot give what engine kvm needs: the program as it
 is, on a KVM that is not there and fails as it is told (tests/lib/fake_kvm_program.c). Runs anywhere."""
 from lodge import (BUILD, ENGINE, HOST, USAGE, check, check_refused, check_status, guest, main,
-                   path, run_as_nobody)
+                   run_as_nobody)
 import errno
 import grp
 import os

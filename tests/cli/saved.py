@@ -3,7 +3,7 @@
 # Copyright The Lodge authors
 """lodge save, restore and fork, with a guest that says whether its memory is right: there and back, while it runs
 on, what goes wrong on the way, and files that are damaged or made to harm."""
-from lodge import (ENGINE, HOST, LODGE, OK, OPERATOR, SLOWER, UNDER_TEST, USAGE, background, check, check_refused,
+from lodge import (HOST, LODGE, OK, OPERATOR, SLOWER, UNDER_TEST, USAGE, background, check, check_refused,
                    check_status, guest, main, path, read_until, run, wait_for, work_dir)
 from saved_file import HEAD, PAGE, edit, level_masks, set_features, set_tsc_aux, set_xcr0_mask
 import json

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The Lodge authors
 """The command line itself: subcommands, options, their values, and the file that they override."""
-from lodge import (OK, OPERATOR, USAGE, HOST, LODGE, check, check_refused, check_status, guest, main, path,
+from lodge import (OK, OPERATOR, USAGE, LODGE, check, check_refused, check_status, guest, main, path,
                    run, run_guest, write)
 import os
 import re
@@ -121,7 +121,7 @@ def test_file():
 
 
 def test_options_override_file():
-    write("vm.toml", f'kernel = "/nonexistent"\nmemory = "16M"\nname = "from-file"\n')
+    write("vm.toml", 'kernel = "/nonexistent"\nmemory = "16M"\nname = "from-file"\n')
     for args in ([path("vm.toml"), "-k", guest(), "--name", "mine"],
                  ["--name", "mine", "-k", guest(), path("vm.toml")]):
         r = run("run", *args, keys=b"t")

@@ -10,7 +10,6 @@ Our own guests run as tests/native/exceptions-bochs says; a NAME that is none of
 what is in the run's name ("fatal64", "smp --exit-port -c 2").
 """
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -73,9 +72,9 @@ def run_own(runs, **machine):
         with Bochs(make_image(fleet_of(BUILD, some)), memory=MEMORY, **machine) as o:
             o.expect(rb"engine vmx", START)
             o.expect(rb"lodge> ")
-            for n, run in enumerate(some):
+            for n, r in enumerate(some):
                 began = time.monotonic()
-                failed += report(run, perform(o, f"r{n}", run, OPTIONS), began)
+                failed += report(r, perform(o, f"r{n}", r, OPTIONS), began)
             power_off(o)
     check(not failed, f"{failed} runs failed")
 

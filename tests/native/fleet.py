@@ -17,7 +17,7 @@ import time
 
 from machine import make_fleet_iso
 from operator_line import Operator
-from suite import again, check, chosen, long, run, test
+from suite import ATTEMPTS, again, check, chosen, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -235,13 +235,13 @@ def test_own_guests():
         guest, _, vcpus = entry.partition(" ")
         runs[guest + vcpus] = (guest, int(vcpus or 1), f"{guest} --exit-port" + (f" -c {vcpus}" if vcpus else ""))
     iso = make_image("".join(vm(name, f"bin/{guest}.elf", memory="128M", vcpus=vcpus, exit_port=True, autostart=False)
-                             for name, (guest, vcpus, run) in runs.items()))
+                             for name, (guest, vcpus, _) in runs.items()))
     bad = []
     with Operator(iso, memory=1024) as o:
         o.expect(rb"lodge> ", 90)
-        for name, (_, _, run) in runs.items():
+        for name, (_, _, said) in runs.items():
             try:
-                run_own(o, name, run)
+                run_own(o, name, said)
             except AssertionError as e:
                 bad.append(str(e)[:900])
                 o.command(f"kill {name}")

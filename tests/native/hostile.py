@@ -17,7 +17,6 @@ machine is due next, so how much each gets is a matter of how their timers lie. 
 import fnmatch
 import itertools
 import os
-import re
 import string
 import subprocess
 import sys

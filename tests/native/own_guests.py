@@ -11,7 +11,7 @@ import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(TOP, "tests", "guests"))
-from guests import LIVES, NIGHTLY, NOT_USUAL, Exceptions, Run, die_runs, initrd, problems_of_tests, system_runs  # noqa
+from guests import LIVES, NIGHTLY, NOT_USUAL, Exceptions, die_runs, initrd, problems_of_tests, system_runs  # noqa
 
 ENDS = {"powered off": "off", "was reset": "off", "died of a triple fault": "triple-fault",
         "did what this machine cannot go on from": "stuck", "does not start": "refused", "was ended, since the engine failed": "stuck"}

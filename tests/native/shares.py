@@ -112,7 +112,7 @@ def test_credit():
     in steps of 100 ms; saved up once more, and no more than that."""
     greedy = [vm(f"greedy{i}") for i in range(3)]
     with Fleet([vm("bursts", "on=1000000 off=1500000", credit=300), *greedy]) as f:
-        shares, last, saved = [], f.usage(), []
+        shares, last = [], f.usage()
         while len(shares) < 70:
             now = f.usage()
             if now.now - last.now >= 0.1:

@@ -84,7 +84,7 @@ def check_debian(kernel, vcpus, status, text):
     plain = without_kernel_messages(text)
     if status != 0:
         problems.append("timed out" if status is None else f"lodge exited with {status}")
-    if f"lodge: userland reached" not in text:
+    if "lodge: userland reached" not in text:
         return problems + ["userland was not reached"]
     if f", {vcpus} CPUs, Linux" not in text:
         problems.append(f"the guest does not see {vcpus} CPUs")
