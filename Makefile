@@ -213,6 +213,7 @@ UNIT_BINS := $(UNIT_SRCS:tests/unit/%.c=$(O)/test/bin/%)
 TEST_LIB_OBJS := $(patsubst %.c,$(O)/test/%.o,$(sort $(wildcard tests/lib/*.c)))
 UNIT_LIBS_decoder_zydis := -lZydis
 UNIT_LIBS_share_cpu := -lm
+UNIT_LIBS_share_machines := -lm
 
 $(O)/test/tests/%.o: tests/%.c
 	@mkdir -p $(@D)

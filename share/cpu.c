@@ -141,8 +141,9 @@ static void claim(struct share_cpus *s, uint32_t cpu)
 
 /* Rights, the strongest first; of two with the same ones, the earlier deadline counts. */
 enum {
-    SERVES = 1 << 3,
-    DUE = 1 << 2,      /* it is behind its reservation, or its share, by more than may be */
+    SERVES = 1 << 4,
+    RESERVED = 1 << 3, /* it is behind its reservation by more than may be */
+    DUE = 1 << 2,      /* behind its share */
     ELIGIBLE = 1 << 1, /* it has not had more than its part */
     FRESH = 1 << 0,    /* it has just woken */
     NOBODY = -1,
@@ -191,7 +192,7 @@ static always_inline int32_t rights_of(struct share_vcpu *x, uint64_t now, uint6
     if (behind >= 0)
         rights |= ELIGIBLE;
     if (unlikely(vm->terms.reservation) && share_is_due(vm, now)) /* which counts, and so is asked always */
-        rights |= DUE;
+        rights |= RESERVED;
     if (behind >= (int64_t)vm->far)
         rights |= DUE;
     return rights;

@@ -105,6 +105,7 @@ struct share_cpus {
     uint64_t phi;          /* of active VMs */
     uint64_t grants, ends; /* grants that run, and the sum of their ends */
     uint64_t lambda;       /* of the last division */
+    uint64_t unit;         /* that, or more: what phi is measured by */
     uint64_t divided_at;
     bool stale;       /* who is active has changed since */
     uint64_t release; /* when the first VM that its limit holds goes on; UINT64_MAX: none is held */

@@ -3,8 +3,8 @@
 /*
  * What each VM has had and is owed: virtual time, limit, credit. The design stands in cpu.c.
  *
- * Ranges. phi: weight * SHARE_BURST_FACTOR << 10, at most 10000 * 4 * 2^10 < 2^26; one that bounds
- * raise is at most 64 CPUs / lambda, held to PHI_MAX = 2^30; at least 1. ns that are turned into
+ * Ranges. phi: weight * SHARE_BURST_FACTOR << 10, at most 10000 * 4 * 2^10 < 2^26; one that a reservation
+ * raises is at most PHI_MAX = 2^30, as unit_of sees to at each division; at least 1. ns that are turned into
  * virtual time are a grant, a lag or a run between two looks: at most 2^30, held to it (who overran
  * a slice by more than a second is not charged with more), so ns << 26 is at most 2^56. A VM's lag
  * is held within 16 ms = 2^24 ns, and it has at most 64 grants of 1 ms at once, so phi * (v - base)
@@ -101,12 +101,33 @@ static void claim_of(struct share_vm *vm)
     c->low = lower(percent(vm->terms.reservation), c->high);
 }
 
-/* phi of a rate, by the last division's lambda. */
+/* phi of a rate, by the last division. */
 static uint64_t phi_of_rate(const struct share_cpus *s, uint64_t rate)
 {
-    uint64_t phi = (rate << (SHARE_PHI_SHIFT + SHARE_LAMBDA_SHIFT)) / s->lambda;
+    uint64_t phi = (rate << (SHARE_PHI_SHIFT + SHARE_LAMBDA_SHIFT)) / s->unit;
 
     return phi > PHI_MAX ? PHI_MAX : phi ? phi : 1;
+}
+
+static uint64_t phi_of_weight(const struct share_cpus *s, uint64_t weight)
+{
+    uint64_t phi = weight << SHARE_PHI_SHIFT;
+
+    if (unlikely(s->unit != s->lambda))
+        phi = phi * s->lambda / s->unit;
+    return phi ? phi : 1;
+}
+
+/* If nearly all is reserved, lambda is so small that what is reserved would have a phi above PHI_MAX: then all are
+ * smaller in proportion. */
+static uint64_t unit_of(const struct share_cpus *s, const struct share_claim *first)
+{
+    uint64_t most = 0, least;
+
+    for (const struct share_claim *c = first; c; c = c->next)
+        most = c->low > most ? c->low : most;
+    least = ((most << (SHARE_PHI_SHIFT + SHARE_LAMBDA_SHIFT)) / PHI_MAX) + 1;
+    return s->lambda < least ? least : s->lambda;
 }
 
 /* Who is held by what it can use cannot make up for what it has missed: it gets a bit more, which
@@ -121,7 +142,7 @@ static uint64_t phi_between(const struct share_cpus *s, struct share_vm *vm)
     uint64_t phi, low;
 
     claim_of(vm);
-    phi = lower(vm->claim.weight << SHARE_PHI_SHIFT, phi_at_most(s, vm));
+    phi = lower(phi_of_weight(s, vm->claim.weight), phi_at_most(s, vm));
     low = phi_of_rate(s, vm->claim.low);
     return phi < low && vm->claim.low ? low : phi;
 }
@@ -153,6 +174,7 @@ static void divide(struct share_cpus *s, uint64_t now)
     if (!first)
         return;
     s->lambda = share_divide(first, s->online * SHARE_CPU);
+    s->unit = unit_of(s, first);
     for (struct share_claim *c = first; c; c = c->next) {
         struct share_vm *vm = container_of(c, struct share_vm, claim);
         uint64_t phi = phi_between(s, vm);
@@ -419,7 +441,7 @@ void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_
 
 void share_init(struct share_cpus *s, uint32_t count)
 {
-    *s = (struct share_cpus){.count = count, .lambda = 1, .release = UINT64_MAX};
+    *s = (struct share_cpus){.count = count, .lambda = 1, .unit = 1, .release = UINT64_MAX};
     for (uint32_t i = 0; i < count; i++)
         s->queue[i].claimed = true; /* not idle */
 }
@@ -429,6 +451,6 @@ void share_cpu_online(struct share_cpus *s, uint32_t cpu)
     s->queue[cpu].claimed = false;
     s->idle |= BIT(cpu);
     s->online++;
-    s->lambda = (s->online * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
+    s->lambda = s->unit = (s->online * SHARE_CPU << SHARE_LAMBDA_SHIFT) / 100;
     s->stale = true;
 }

@@ -80,6 +80,18 @@ def test_reservation_and_limit():
     return f"{small:.2f} % of 40 reserved, {held:.2f} % of 10 allowed, {freed:.2f} % of 15 without"
 
 
+@long
+def test_nearly_all_reserved():
+    """In parts of any size, beside two of great weight that have the rest, as little as it is."""
+    wanted = {"most": 93, "some": 5, "bit": 1, "greedy0": 0.5, "greedy1": 0.5}
+    with Fleet([vm("most", weight=1, reservation=93), vm("some", weight=100, reservation=5), vm("bit", weight=100, reservation=1),
+                *GREEDY[:2]]) as f:
+        u = f.window(2)
+    got = {name: 100 * cpu(v) / u.now for name, v in u.vm.items()}
+    check(all(abs(got[name] - wanted[name]) <= 0.25 for name in wanted), str(got))
+    return ", ".join(f"{name} {p:.2f} %" for name, p in got.items())
+
+
 @test
 def test_operator_is_heard():
     """All of the CPU is reserved, and a VM may have 1 % of it: it is paused, goes on and is ended, each within a quarter of a second."""

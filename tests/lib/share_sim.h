@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * The machine on which share/cpu.c is simulated: CPUs, VMs whose vCPUs compute, sleep and spin, and a clock that jumps
+ * from event to event. At every step is checked, over any time that ends there and by figures of its own (bisection,
+ * in floating point): nobody is behind what it was promised; no limit is exceeded; credit comes from nothing but
+ * unused share; no CPU idles while somebody may run there; nobody runs twice at once.
+ */
+#ifndef LODGE_TESTS_LIB_SHARE_SIM_H
+#define LODGE_TESTS_LIB_SHARE_SIM_H
+
+#include "share/cpu.h"
+
+enum { SIM_VMS = 160, SIM_VCPUS = 4 };
+#define MS ((uint64_t)1000000)
+
+/* What a thread of a real guest did (tools/record_loads.py): pairs of computed, rested, in ns. */
+struct sim_load {
+    char phase[16], who[32];
+    uint32_t count;
+    uint64_t (*pair)[2];
+};
+
+struct sim_vm;
+
+struct sim_vcpu {
+    struct share_vcpu share;
+    struct sim_vm *vm;
+    uint64_t work, rest; /* the pattern: computes so long, then sleeps so long; rest 0: never */
+    uint32_t jitter;     /* percent that they vary by */
+    const struct sim_load *load; /* or as recorded, from here on, round and round */
+    uint32_t load_at;
+    uint64_t spins;      /* after so long on a CPU, it yields to its siblings; 0: never */
+    uint64_t left;       /* of the present work */
+    uint64_t wakes_at;   /* UINT64_MAX: does not sleep */
+    uint64_t ran;
+    uint64_t woke;    /* when; for the latency */
+    bool waits_first; /* has not run since */
+};
+
+struct sim_vm {
+    struct share_vm share;
+    struct sim_vcpu vcpu[SIM_VCPUS + 1];
+    uint32_t count, all; /* vCPUs; and one that serves, maybe */
+    uint64_t ran, seen;
+    double sure;              /* its share if all others wanted theirs, too */
+    double behind, owed_most; /* that share's part of the time that it has wanted all its vCPUs,
+                                 less what it ran */
+    double over, over_most;   /* what it ran, less its limit's part of the time */
+    double baseline, credit;  /* at which it saves up; what it can have at most */
+};
+
+struct sim_cpu {
+    struct sim_vcpu *runs;
+    uint64_t until, began;
+    bool kicked;
+};
+
+struct sim {
+    struct share_cpus share;
+    uint32_t cpus, vms;
+    struct sim_vm vm[SIM_VMS];
+    struct sim_cpu cpu[SHARE_CPUS];
+    uint64_t now, random, steps, idle;
+    uint64_t latency_count, latency[200000];
+};
+extern struct sim sim;
+extern uint64_t sim_seed;
+
+/* A machine without VMs. Same seed and number, same course. */
+void sim_begin(uint32_t cpus, uint64_t number);
+uint64_t sim_random(uint64_t below);
+/* Its vCPUs compute without end, for now. */
+struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus);
+/* Adds something that serves it, at rest for ever as long as it has no pattern and no load. */
+struct sim_vcpu *sim_add_server(struct sim_vm *v);
+void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
+/* It does what was recorded, from the nth pair on. */
+void sim_set_load(struct sim_vcpu *x, const struct sim_load *load, uint32_t nth);
+/* CPUs of its part if all others wanted all that they can use. */
+double sim_promised(const struct sim_vm *v);
+/* What is watched from now on; when all VMs are there. */
+void sim_promise(void);
+/* CPU time that it had so far. */
+uint64_t sim_ran(const struct sim_vm *v);
+/* To the next event, or `end`. */
+void sim_step(uint64_t end);
+void sim_run(uint64_t ns);
+
+#endif

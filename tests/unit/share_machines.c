@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copyright The Lodge authors */
+/*
+ * Who gets the processor (share/cpu.c), simulated as in share_cpu.c, with what share_sim.h says checked at every step:
+ * machines of which all is reserved, and VMs that are pinned.
+ *
+ * Usage: share_machines [STEPS [SEED]]: steps of each test.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/lib/share_sim.h"
+#include "tests/lib/unit.h"
+
+static uint64_t steps = 200000;
+
+/* --- random machines ------------------------------------------------------------------------- */
+
+static struct share_terms random_terms(uint32_t vms)
+{
+    struct share_terms t = {.weight = 1 + (uint32_t)sim_random(1000)};
+
+    if (sim_random(3) == 0)
+        t.limit = 10 + (uint32_t)sim_random(150);
+    if (sim_random(3) == 0)
+        t.reservation = (uint32_t)sim_random(sim.cpus * 100 / vms);
+    if (sim_random(3) == 0)
+        t.burst_ns = sim_random(200 * MS);
+    if (t.limit && t.reservation > t.limit)
+        t.reservation = t.limit;
+    return t;
+}
+
+static double most_owed;
+
+static void run_and_look(void)
+{
+    while (sim.steps < 2000)
+        sim_step(UINT64_MAX - 1);
+    for (uint32_t i = 0; i < sim.vms; i++) {
+        const struct sim_vm *v = &sim.vm[i];
+        double bucket = (double)SHARE_BUCKET_NS * v->share.terms.limit / 100;
+
+        CHECK(v->over_most <= bucket + v->count * SHARE_SLICE_NS);
+        CHECK(v->owed_most <= (2.0 + sim.cpus) * SHARE_SLICE_NS + bucket);
+        most_owed = fmax(v->owed_most, most_owed);
+    }
+}
+
+static void machine(uint64_t number)
+{
+    sim_begin(1, number);
+    sim_begin(1 + (uint32_t)sim_random(4), number);
+}
+
+static void repeat(const char *what, void (*run)(uint64_t number))
+{
+    uint64_t done = 0;
+
+    most_owed = 0;
+    for (uint64_t i = 0; done < steps; i++) {
+        run(i);
+        done += sim.steps;
+    }
+    printf("%s, %" PRIu64 " steps: nobody was behind by more than %.3f ms\n", what, done, most_owed / 1e6);
+}
+
+/* --- all that there is, reserved ------------------------------------------------------------- */
+
+/* Parts of any size that fill the machine, beside greedy ones of great weight: each has what it reserved, and if all want
+ * theirs, nobody has more. */
+static void run_all_reserved(uint64_t number)
+{
+    uint32_t left, vms;
+
+    machine(number);
+    left = sim.cpus * 100;
+    vms = 1 + (uint32_t)sim_random(6);
+    for (uint32_t i = 0; i < vms; i++) {
+        uint32_t count = 1 + (uint32_t)sim_random(SIM_VCPUS), most = count * 100 < left ? count * 100 : left;
+        uint32_t percent = i + 1 < vms ? (uint32_t)sim_random(most + 1) : most;
+        struct sim_vm *v = sim_add_vm((struct share_terms){.weight = 1 + (uint32_t)sim_random(10), .reservation = percent}, count);
+
+        left -= percent;
+        if (sim_random(3) == 0)
+            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        (void)sim_add_vm((struct share_terms){.weight = 1 + (uint32_t)sim_random(10000)}, 1 + (uint32_t)sim_random(SIM_VCPUS));
+    sim_promise();
+    for (uint32_t i = 0; i < vms; i++)
+        sim.vm[i].sure = sim.vm[i].share.terms.reservation / 100.0;
+    run_and_look();
+}
+
+static void test_all_reserved(void)
+{
+    repeat("all reserved", run_all_reserved);
+}
+
+/* --- pins ------------------------------------------------------------------------------------ */
+
+static void pin(struct sim_vm *v, uint64_t cpus)
+{
+    for (uint32_t k = 0; k < v->count; k++)
+        CHECK_EQ(share_vcpu_pin(&sim.share, &v->vcpu[k].share, cpus, sim.now), SHARE_NO_CPU); /* it sleeps yet */
+}
+
+/* Anybody anywhere: no CPU idles while somebody may run on it, and limits are kept; nothing else is promised. */
+static void run_pinned(uint64_t number)
+{
+    uint32_t vms;
+
+    machine(number);
+    vms = 2 + (uint32_t)sim_random(8);
+    for (uint32_t i = 0; i < vms; i++) {
+        struct sim_vm *v = sim_add_vm(random_terms(vms), 1 + (uint32_t)sim_random(SIM_VCPUS));
+
+        if (sim_random(2))
+            pin(v, 1 + sim_random(BIT(sim.cpus) - 1));
+        if (sim_random(2))
+            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
+    }
+    sim_promise();
+    for (uint32_t i = 0; i < sim.vms; i++)
+        sim.vm[i].sure = 0;
+    run_and_look();
+}
+
+static void test_pinned(void)
+{
+    repeat("pinned", run_pinned);
+}
+
+/* Each pinned to one CPU, of which it has a part reserved that fits beside the others', among greedy ones that are not. */
+static void run_pinned_reservations(uint64_t number)
+{
+    uint32_t left[SHARE_CPUS], vms;
+
+    machine(number);
+    for (uint32_t i = 0; i < sim.cpus; i++)
+        left[i] = 100;
+    vms = 1 + (uint32_t)sim_random(6);
+    for (uint32_t i = 0; i < vms; i++) {
+        uint32_t cpu = (uint32_t)sim_random(sim.cpus), percent = (uint32_t)sim_random(left[cpu] + 1);
+        struct sim_vm *v = sim_add_vm((struct share_terms){.weight = 1 + (uint32_t)sim_random(10), .reservation = percent},
+                                      1 + (uint32_t)sim_random(2));
+
+        left[cpu] -= percent;
+        pin(v, BIT(cpu));
+        if (sim_random(2))
+            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        (void)sim_add_vm((struct share_terms){.weight = 1000}, 1 + (uint32_t)sim_random(SIM_VCPUS));
+    sim_promise();
+    for (uint32_t i = 0; i < sim.vms; i++)
+        sim.vm[i].sure = sim.vm[i].share.terms.reservation / 100.0;
+    run_and_look();
+}
+
+static void test_pinned_reservations(void)
+{
+    repeat("pinned reservations", run_pinned_reservations);
+}
+
+int main(int argc, char **argv)
+{
+    if (getenv("LODGE_NIGHTLY"))
+        steps = 5000000;
+    steps = argc > 1 ? strtoull(argv[1], NULL, 0) : steps;
+    sim_seed = argc > 2 ? strtoull(argv[2], NULL, 0) : sim_seed;
+    UNIT_RUN(test_all_reserved);
+    UNIT_RUN(test_pinned);
+    UNIT_RUN(test_pinned_reservations);
+    return unit_done();
+}
