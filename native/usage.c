@@ -32,7 +32,7 @@ static const char *tenant_of(const struct guest *g)
 
 static void say_use(const char *name, const char *tenant, const struct meter_use *u)
 {
-    uint64_t mib_ms = u->page_s * 1000 / PAGES_OF_MIB + u->page_ns / MS / PAGES_OF_MIB;
+    uint64_t mib_ms = (u->page_s * 1000 + u->page_ns / MS) / PAGES_OF_MIB; /* rounded once: tenants are the sum of their VMs */
 
     operator_say("%-20s %-16s " TIME " " TIME " " TIME " %10llu.%03llu", name, tenant, TIME_OF(u->guest_ns),
                  TIME_OF(u->overhead_ns), TIME_OF(u->steal_ns), (unsigned long long)(mib_ms / 1000),

@@ -10,14 +10,17 @@
  * RAM that may be accessed it does nothing, and the step finds the fault or the device.
  *
  * After every piece rCX, rSI and rDI are exact, so a fault leaves them at the element that raised
- * it. A repeated instruction is done in bounded pieces (bad-inputs C12): after STRING_BUDGET bytes,
+ * it. A repeated instruction is done in bounded pieces (bad-inputs C12): after STRING_BUDGET bytes, or as many of STRING_STEP_COST as there are steps in it,
  * when somebody wants something of this vCPU, or (SDM 3B 17.3.1.4) after one element if it is being
  * single-stepped or a data breakpoint was hit, RIP is put back to it and the run loop takes over.
  */
 #include "x86/io.h"
 #include "x86/operand.h"
 
-enum { STRING_BUDGET = 4096 };
+enum {
+    STRING_BUDGET = 4096,
+    STRING_STEP_COST = 64, /* one step may be a device's: a thousand instructions, in which no other VM runs */
+};
 
 /* One element. X86_OK; X86_EXIT: done, but leave; X86_FAULT: nothing has changed. */
 typedef int string_step_fn(struct x86_cpu *cpu, const struct insn *i, uint8_t size);
@@ -328,15 +331,16 @@ static always_inline int string_run(struct x86_cpu *cpu, const struct insn *i, u
     uint64_t budget = cpu->rflags & X86_FLAG_TF ? 1 : (uint64_t)STRING_BUDGET / size;
     int s = X86_OK;
     while (left > 0 && budget > 0) {
-        uint64_t n = bulk ? bulk(cpu, i, size, left < budget ? left : budget) : 0;
+        uint64_t n = bulk ? bulk(cpu, i, size, left < budget ? left : budget) : 0, cost = n;
         if (n == 0) {
             s = step(cpu, i, size);
             if (s == X86_FAULT)
                 return s;
             n = 1;
+            cost = STRING_STEP_COST;
         }
         left -= n;
-        budget -= n;
+        budget -= cost < budget ? cost : budget;
         operand_set_reg(cpu, RCX, i->addrsize, left);
         if (string_is_decided(cpu, i))
             return s;
