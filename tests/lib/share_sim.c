@@ -43,7 +43,7 @@ struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus)
 
     CHECK_EQ(share_check(&sim.share, NULL, &terms, vcpus), OK);
     share_vm_add(&sim.share, &v->share, &terms, sim.now);
-    v->count = v->all = vcpus;
+    v->count = vcpus;
     for (uint32_t i = 0; i < vcpus; i++) {
         struct sim_vcpu *x = &v->vcpu[i];
 
@@ -53,23 +53,6 @@ struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus)
         share_vcpu_add(&sim.share, &v->share, &x->share, UINT64_MAX, false);
     }
     return v;
-}
-
-struct sim_vcpu *sim_add_server(struct sim_vm *v)
-{
-    struct sim_vcpu *x = &v->vcpu[v->all++];
-
-    *x = (struct sim_vcpu){.vm = v, .wakes_at = UINT64_MAX};
-    share_vcpu_add(&sim.share, &v->share, &x->share, UINT64_MAX, true);
-    return x;
-}
-
-void sim_set_load(struct sim_vcpu *x, const struct sim_load *load, uint32_t nth)
-{
-    x->load = load;
-    x->load_at = nth % load->count;
-    x->rest = 1;
-    x->wakes_at = sim.now + load->pair[x->load_at][1];
 }
 
 void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter)
@@ -174,7 +157,7 @@ static void account(uint64_t ns)
         v->credit = fmax(
             v->credit, -16.0 * MS); /* less is not remembered: who has none gets but its weight's */
         CHECK(!v->share.terms.burst_ns ||
-              (double)v->share.credit <= v->credit + 2.0 * v->all * SHARE_SLICE_NS);
+              (double)v->share.credit <= v->credit + 2.0 * v->count * SHARE_SLICE_NS);
         if (!v->share.terms.limit)
             continue;
         v->over += (double)ran - v->share.terms.limit / 100.0 * (double)ns;
@@ -250,16 +233,6 @@ static void yield(uint32_t i)
     CHECK(c->runs);
 }
 
-static void sleep(struct sim_vcpu *x)
-{
-    if (!x->load) {
-        x->wakes_at = sim.now + varied(x->rest, x->jitter);
-        return;
-    }
-    x->wakes_at = sim.now + x->load->pair[x->load_at][1];
-    x->load_at = (x->load_at + 1) % x->load->count;
-}
-
 /* What runs there stops, and may want to go on. */
 static void stop(uint32_t i)
 {
@@ -274,7 +247,7 @@ static void stop(uint32_t i)
     more = x->left != 0;
     share_stop(&sim.share, &x->share, more, sim.now);
     if (!more)
-        sleep(x);
+        x->wakes_at = sim.now + varied(x->rest, x->jitter);
 }
 
 /* As a caller does in one what it may do in two. */
@@ -302,10 +275,7 @@ static void wake(struct sim_vcpu *x)
     uint32_t cpu;
 
     x->wakes_at = UINT64_MAX;
-    if (x->load)
-        x->left = x->load->pair[x->load_at][0];
-    else
-        x->left = x->work == UINT64_MAX ? x->work : varied(x->work, x->jitter);
+    x->left = x->work == UINT64_MAX ? x->work : varied(x->work, x->jitter);
     if (!x->left)
         x->left = 1;
     x->woke = sim.now;
@@ -336,7 +306,7 @@ static void check_state(void)
     uint64_t idle = idle_cpus();
 
     for (uint32_t i = 0; idle && i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].all; k++)
+        for (uint32_t k = 0; k < sim.vm[i].count; k++)
             CHECK(!may_run(&sim.vm[i].vcpu[k]) || !(sim.vm[i].vcpu[k].share.mask & idle));
 }
 
@@ -370,7 +340,7 @@ static uint64_t next_event(uint64_t end)
             next = c->began + c->runs->spins;
     }
     for (uint32_t i = 0; i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].all; k++)
+        for (uint32_t k = 0; k < sim.vm[i].count; k++)
             if (sim.vm[i].vcpu[k].wakes_at < next)
                 next = sim.vm[i].vcpu[k].wakes_at;
     return next;
@@ -385,7 +355,7 @@ void sim_step(uint64_t end)
     sim.now += ns;
     account(ns);
     for (uint32_t i = 0; i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].all; k++)
+        for (uint32_t k = 0; k < sim.vm[i].count; k++)
             if (sim.vm[i].vcpu[k].wakes_at <= sim.now)
                 wake(&sim.vm[i].vcpu[k]);
     for (uint32_t i = 0; i < sim.cpus; i++)

@@ -14,13 +14,6 @@
 enum { SIM_VMS = 160, SIM_VCPUS = 4 };
 #define MS ((uint64_t)1000000)
 
-/* What a thread of a real guest did (tools/record_loads.py): pairs of computed, rested, in ns. */
-struct sim_load {
-    char phase[16], who[32];
-    uint32_t count;
-    uint64_t (*pair)[2];
-};
-
 struct sim_vm;
 
 struct sim_vcpu {
@@ -28,8 +21,6 @@ struct sim_vcpu {
     struct sim_vm *vm;
     uint64_t work, rest; /* the pattern: computes so long, then sleeps so long; rest 0: never */
     uint32_t jitter;     /* percent that they vary by */
-    const struct sim_load *load; /* or as recorded, from here on, round and round */
-    uint32_t load_at;
     uint64_t spins;      /* after so long on a CPU, it yields to its siblings; 0: never */
     uint64_t left;       /* of the present work */
     uint64_t wakes_at;   /* UINT64_MAX: does not sleep */
@@ -40,8 +31,8 @@ struct sim_vcpu {
 
 struct sim_vm {
     struct share_vm share;
-    struct sim_vcpu vcpu[SIM_VCPUS + 1];
-    uint32_t count, all; /* vCPUs; and one that serves, maybe */
+    struct sim_vcpu vcpu[SIM_VCPUS];
+    uint32_t count;
     uint64_t ran, seen;
     double sure;              /* its share if all others wanted theirs, too */
     double behind, owed_most; /* that share's part of the time that it has wanted all its vCPUs,
@@ -72,11 +63,7 @@ void sim_begin(uint32_t cpus, uint64_t number);
 uint64_t sim_random(uint64_t below);
 /* Its vCPUs compute without end, for now. */
 struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus);
-/* Adds something that serves it, at rest for ever as long as it has no pattern and no load. */
-struct sim_vcpu *sim_add_server(struct sim_vm *v);
 void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
-/* It does what was recorded, from the nth pair on. */
-void sim_set_load(struct sim_vcpu *x, const struct sim_load *load, uint32_t nth);
 /* CPUs of its part if all others wanted all that they can use. */
 double sim_promised(const struct sim_vm *v);
 /* What is watched from now on; when all VMs are there. */

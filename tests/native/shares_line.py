@@ -33,10 +33,10 @@ def vm(build, name, append="", **keys):
 class Fleet(Operator):
     """with Fleet(build, [vm(build, ...), ...], cpus=2) as f: all have begun."""
 
-    def __init__(self, build, vms, cpus=1, memory=256, options=(), **more):
+    def __init__(self, build, vms, cpus=1, memory=256, **more):
         self.scratch = tempfile.TemporaryDirectory()
         iso = make_fleet_iso(build, self.scratch.name, "\n".join(vms))
-        super().__init__(iso, cpus=cpus, memory=memory, more=[*ICOUNT, *options], **more)
+        super().__init__(iso, cpus=cpus, memory=memory, more=ICOUNT, **more)
         self.count = len(vms)
 
     def __enter__(self):

@@ -318,6 +318,7 @@ static void vm_timers(void)
 
     vm_init(&vm, "test");
     guest_init(&guest, &vm);
+    scheduler_account_add(&guest.account, &(struct share_terms){.weight = 100});
     vm_timer_init(&timer, timer_fires, &vm);
     CHECK(guest_timer_start(&guest) == OK);
     vm_clock_start(&vm);

@@ -493,6 +493,7 @@ static void test_vm_timers(void)
         memset(&vm, 0, sizeof(vm));
         vm_init(&vm, "test");
         guest_init(&guest, &vm);
+        scheduler_account_add(&guest.account, &(struct share_terms){.weight = 100});
         for (uint32_t i = 0; i < TIMERS; i++) {
             timer[i] = (struct timer_of_test){.due = 0};
             vm_timer_init(&timer[i].timer, timer_fires, &timer[i]);
