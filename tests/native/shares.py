@@ -279,11 +279,11 @@ def test_steal():
         stats = []
         f.expect(rb"\ncpu +[\d ]+\r?\n1\r", 300)
         f.send("\x1d")
-        for _ in range(2):
+        for n in range(2):
             f.expect(rb"lodge> ")
-            f.command("console debian", rb"comes back")
-            f.send("head -1 /proc/stat; echo $((6*7))\r")
-            guest = int(f.expect(rb"(?s).*\ncpu +((?:\d+ +){9}\d+)\r?\n42\r", 300).group(1).split()[7]) / 100
+            f.command("console debian", rb"comes back") # and says what was said before
+            f.send(f"head -1 /proc/stat; echo $((41+{n}))\r")
+            guest = int(f.expect(rb"(?s).*\ncpu +((?:\d+ +){9}\d+)\r?\n%d\r" % (41 + n), 300).group(1).split()[7]) / 100
             f.send("\x1d")
             f.expect(rb"lodge> ")
             stats.append((guest, f.usage().vm["debian"].steal))
