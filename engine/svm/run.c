@@ -19,6 +19,10 @@
  * vector is taken from it, or from the 8259, only when it is put into EVENTINJ, where it stays until an entry, as
  * struct x86_in_flight for who looks.
  *
+ * An interrupt that the guest can take at once is not left in EVENTINJ over VMRUN: it is made a virtual one (15.21.4) there, and
+ * EVENTINJ's again if an exit came before it was taken. To the guest that is the same. But an emulated processor may deliver what
+ * is in EVENTINJ twice (docs/rig.md), of which Linux dies.
+ *
  * An NMI is masked until the guest's next IRET, which is then executed by the emulator, so that nothing can come
  * between it and the end of masking. One that arrives behind STI or MOV SS has the instruction in the shadow
  * emulated.
@@ -234,7 +238,38 @@ static noinline_cold void flushed(struct svm_vcpu *s)
     s->vmcb->control.tlb_control = TLB_NOTHING;
 }
 
-static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
+#define VIRTUAL_BITS ((uint32_t)INT_IRQ | INT_PRIORITY_MAX | INT_IGNORE_TPR)
+
+/* The interrupt in EVENTINJ, if the guest can take it, becomes a virtual one, which it takes at once. True: it did. Where an NMI waits
+ * for it the guest has to come out right after it, by an interrupt of the machine's, and that would go first. */
+static bool offer_interrupt(const struct x86_cpu *cpu, struct svm_vcpu *s)
+{
+    struct vmcb *v = s->vmcb;
+    uint64_t event = v->control.inject;
+
+    if ((event >> EVENT_TYPE_SHIFT & 7) != EVENT_INTERRUPT || s->window || cpu->nmi_pending || is_shadowed(s) ||
+        !(v->save.rflags & X86_FLAG_IF))
+        return false;
+    v->control.interrupt |= VIRTUAL_BITS;
+    v->control.interrupt_vector = (uint8_t)event;
+    v->control.inject = 0;
+    svm_dirty(s, CLEAN_TPR);
+    return true;
+}
+
+/* After the exit: if it was not taken it is EVENTINJ's again. */
+static void take_back_offer(struct svm_vcpu *s)
+{
+    struct vmcb *v = s->vmcb;
+    bool taken = !(v->control.interrupt & INT_IRQ) || (v->control.exit_event & EVENT_VALID);
+
+    v->control.interrupt &= ~VIRTUAL_BITS;
+    svm_dirty(s, CLEAN_TPR);
+    if (!taken)
+        v->control.inject = EVENT_VALID | EVENT_INTERRUPT << EVENT_TYPE_SHIFT | v->control.interrupt_vector;
+}
+
+static always_inline void enter_as_it_is(struct x86_cpu *cpu, struct svm_vcpu *s)
 {
     struct vmcb *v = s->vmcb;
     uint64_t began;
@@ -254,6 +289,24 @@ static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
         flushed(s);
     s->fetched = 0;
     s->exits++;
+}
+
+/* Not on the path of each entry. */
+static noinline_cold void enter_with_event(struct x86_cpu *cpu, struct svm_vcpu *s)
+{
+    bool offered = offer_interrupt(cpu, s);
+
+    enter_as_it_is(cpu, s);
+    if (offered)
+        take_back_offer(s);
+}
+
+static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
+{
+    if (unlikely(s->vmcb->control.inject))
+        enter_with_event(cpu, s);
+    else
+        enter_as_it_is(cpu, s);
 }
 
 /* Something is to be done before the next entry: requests and events first. While SVM_LOAD is not set this is the CPU
