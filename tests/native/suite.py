@@ -23,8 +23,8 @@ def long(function):
 
 
 def again(function):
-    """For guests that have Linux: QEMU loses an interrupt now and then, and with two processors delivers one twice
-    (docs/rig.md). So they have one, and what fails is done once more, at most three times; that is said."""
+    """For guests that have Linux: QEMU loses an interrupt now and then, and delivers one twice, with two processors or where it
+    counts instructions (docs/rig.md). So they have one, and what fails is done once more, at most three times; that is said."""
     def attempts():
         for n in range(ATTEMPTS):
             try:
