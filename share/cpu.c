@@ -64,7 +64,7 @@
  * one of them that has waited longest for a CPU. If none waits, it spins on: what it waits for
  * runs. It does not give way to other VMs, which would cost it more than it asked for.
  *
- * What is proven by simulation (tests/unit/share_cpu.c), over millions of steps: over any time, who
+ * What is proven by simulation (tests/unit/share_cpu.c, share_machines.c), over millions of steps: over any time, who
  * wants to run all the time gets its weight's share, and whoever wants to run its reservation, less
  * at most a slice for each CPU and two; limits and credit as said; no CPU idles while anybody may
  * run; no pattern that a search found gets more than 1 % above its share.

@@ -52,7 +52,7 @@ struct sim {
     uint32_t cpus, vms;
     struct sim_vm vm[SIM_VMS];
     struct sim_cpu cpu[SHARE_CPUS];
-    uint64_t now, random, steps, idle;
+    uint64_t now, random, steps;
     uint64_t latency_count, latency[200000];
 };
 extern struct sim sim;

@@ -4,8 +4,9 @@
  * Who gets the processor (share/cpu.c), simulated, with what share_sim.h says checked at every step. Then a search, by
  * hill-climbing, for patterns with which a guest gets more than its share.
  *
- * Usage: share_cpu [STEPS [SEED [CLIMBS]]]: steps of the random test, hills that are climbed for a
- * strategy.
+ * Random machines: share_machines.c.
+ *
+ * Usage: share_cpu [CLIMBS [SEED]]: hills that are climbed for a strategy.
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,8 +15,6 @@
 
 #include "tests/lib/share_sim.h"
 #include "tests/lib/unit.h"
-
-static uint64_t steps = 300000;
 
 /* --- tests ----------------------------------------------------------------------------------- */
 
@@ -67,58 +66,6 @@ static void test_weights(void)
     check_shares(1, row, 4, 1);
     check_shares(2, equal, 3, 1);
     check_shares(2, two, 2, 2);
-}
-
-static double most_owed;
-
-static void run_random(uint64_t number)
-{
-    uint32_t vms;
-
-    sim_begin(1 + (uint32_t)sim_random(4), number);
-    sim.cpus = 1 + (uint32_t)sim_random(4);
-    sim_begin(sim.cpus, number);
-    vms = 2 + (uint32_t)sim_random(8);
-    for (uint32_t i = 0; i < vms; i++) {
-        struct share_terms t = weight(1 + (uint32_t)sim_random(1000));
-        uint32_t n = 1 + (uint32_t)sim_random(SIM_VCPUS);
-        struct sim_vm *v;
-
-        if (sim_random(3) == 0)
-            t.limit = 10 + (uint32_t)sim_random(150);
-        if (sim_random(4) == 0)
-            t.reservation = (uint32_t)sim_random(sim.cpus * 100 / vms);
-        if (sim_random(3) == 0)
-            t.burst_ns = sim_random(200 * MS);
-        if (t.limit && t.reservation > t.limit)
-            t.reservation = t.limit;
-        v = sim_add_vm(t, n);
-        if (sim_random(2))
-            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
-    }
-    sim_promise();
-    while (sim.steps < 2000)
-        sim_step(UINT64_MAX - 1);
-    for (uint32_t i = 0; i < vms; i++) {
-        const struct sim_vm *v = &sim.vm[i];
-        double bucket = (double)SHARE_BUCKET_NS * v->share.terms.limit / 100;
-
-        CHECK(v->over_most <= bucket + v->count * SHARE_SLICE_NS);
-        CHECK(v->owed_most <= (2.0 + sim.cpus) * SHARE_SLICE_NS + bucket);
-        most_owed = fmax(most_owed, v->owed_most);
-    }
-}
-
-static void test_random(void)
-{
-    uint64_t done = 0;
-
-    for (uint64_t i = 0; done < steps; i++) {
-        run_random(i);
-        done += sim.steps;
-    }
-    printf("%" PRIu64 " steps: nobody was behind its share by more than %.3f ms\n", done,
-           most_owed / 1e6);
 }
 
 /* --- bounds ---------------------------------------------------------------------------------- */
@@ -570,13 +517,10 @@ static void test_strategies(void)
 
 int main(int argc, char **argv)
 {
-    if (getenv("LODGE_NIGHTLY")) {
-        steps = 10000000;
+    if (getenv("LODGE_NIGHTLY"))
         climbs = 300;
-    }
-    steps = argc > 1 ? strtoull(argv[1], NULL, 0) : steps;
+    climbs = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 0) : climbs;
     sim_seed = argc > 2 ? strtoull(argv[2], NULL, 0) : sim_seed;
-    climbs = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 0) : climbs;
     UNIT_RUN(test_weights);
     UNIT_RUN(test_reservation);
     UNIT_RUN(test_limit);
@@ -591,7 +535,6 @@ int main(int argc, char **argv)
     UNIT_RUN(test_pinned_anew);
     UNIT_RUN(test_use_of);
     UNIT_RUN(test_latency);
-    UNIT_RUN(test_random);
     UNIT_RUN(test_strategies);
     return unit_done();
 }

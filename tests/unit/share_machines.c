@@ -2,7 +2,7 @@
 /* Copyright The Lodge authors */
 /*
  * Who gets the processor (share/cpu.c), simulated as in share_cpu.c, with what share_sim.h says checked at every step:
- * machines of which all is reserved, and VMs that are pinned.
+ * random machines, some of which all is reserved, some with VMs that are pinned.
  *
  * Usage: share_machines [STEPS [SEED]]: steps of each test.
  */
@@ -13,7 +13,7 @@
 #include "tests/lib/share_sim.h"
 #include "tests/lib/unit.h"
 
-static uint64_t steps = 200000;
+static uint64_t steps = 300000;
 
 /* --- random machines ------------------------------------------------------------------------- */
 
@@ -30,6 +30,14 @@ static struct share_terms random_terms(uint32_t vms)
     if (t.limit && t.reservation > t.limit)
         t.reservation = t.limit;
     return t;
+}
+
+/* To the first `vms` no more than these. */
+static void promise_reservations(uint32_t vms)
+{
+    sim_promise();
+    for (uint32_t i = 0; i < vms; i++)
+        sim.vm[i].sure = sim.vm[i].share.terms.reservation / 100.0;
 }
 
 static double most_owed;
@@ -66,6 +74,41 @@ static void repeat(const char *what, void (*run)(uint64_t number))
     printf("%s, %" PRIu64 " steps: nobody was behind by more than %.3f ms\n", what, done, most_owed / 1e6);
 }
 
+static void pin(struct sim_vm *v, uint64_t cpus)
+{
+    for (uint32_t k = 0; k < v->count; k++)
+        CHECK_EQ(share_vcpu_pin(&sim.share, &v->vcpu[k].share, cpus, sim.now), SHARE_NO_CPU); /* it sleeps yet */
+}
+
+/* --- anything -------------------------------------------------------------------------------- */
+
+static void add_random_vms(bool pinned)
+{
+    uint32_t vms = 2 + (uint32_t)sim_random(8);
+
+    for (uint32_t i = 0; i < vms; i++) {
+        struct sim_vm *v = sim_add_vm(random_terms(vms), 1 + (uint32_t)sim_random(SIM_VCPUS));
+
+        if (pinned && sim_random(2))
+            pin(v, 1 + sim_random(BIT(sim.cpus) - 1));
+        if (sim_random(2))
+            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
+    }
+    sim_promise();
+}
+
+static void run_random(uint64_t number)
+{
+    machine(number);
+    add_random_vms(false);
+    run_and_look();
+}
+
+static void test_random(void)
+{
+    repeat("random", run_random);
+}
+
 /* --- all that there is, reserved ------------------------------------------------------------- */
 
 /* Parts of any size that fill the machine, beside greedy ones of great weight: each has what it reserved, and if all want
@@ -88,9 +131,7 @@ static void run_all_reserved(uint64_t number)
     }
     for (uint32_t i = 0; i < 3; i++)
         (void)sim_add_vm((struct share_terms){.weight = 1 + (uint32_t)sim_random(10000)}, 1 + (uint32_t)sim_random(SIM_VCPUS));
-    sim_promise();
-    for (uint32_t i = 0; i < vms; i++)
-        sim.vm[i].sure = sim.vm[i].share.terms.reservation / 100.0;
+    promise_reservations(vms);
     run_and_look();
 }
 
@@ -101,28 +142,11 @@ static void test_all_reserved(void)
 
 /* --- pins ------------------------------------------------------------------------------------ */
 
-static void pin(struct sim_vm *v, uint64_t cpus)
-{
-    for (uint32_t k = 0; k < v->count; k++)
-        CHECK_EQ(share_vcpu_pin(&sim.share, &v->vcpu[k].share, cpus, sim.now), SHARE_NO_CPU); /* it sleeps yet */
-}
-
 /* Anybody anywhere: no CPU idles while somebody may run on it, and limits are kept; nothing else is promised. */
 static void run_pinned(uint64_t number)
 {
-    uint32_t vms;
-
     machine(number);
-    vms = 2 + (uint32_t)sim_random(8);
-    for (uint32_t i = 0; i < vms; i++) {
-        struct sim_vm *v = sim_add_vm(random_terms(vms), 1 + (uint32_t)sim_random(SIM_VCPUS));
-
-        if (sim_random(2))
-            pin(v, 1 + sim_random(BIT(sim.cpus) - 1));
-        if (sim_random(2))
-            sim_set_pattern(v, 1000 + sim_random(5 * MS), 1000 + sim_random(10 * MS), 90);
-    }
-    sim_promise();
+    add_random_vms(true);
     for (uint32_t i = 0; i < sim.vms; i++)
         sim.vm[i].sure = 0;
     run_and_look();
@@ -154,9 +178,7 @@ static void run_pinned_reservations(uint64_t number)
     }
     for (uint32_t i = 0; i < 3; i++)
         (void)sim_add_vm((struct share_terms){.weight = 1000}, 1 + (uint32_t)sim_random(SIM_VCPUS));
-    sim_promise();
-    for (uint32_t i = 0; i < sim.vms; i++)
-        sim.vm[i].sure = sim.vm[i].share.terms.reservation / 100.0;
+    promise_reservations(sim.vms);
     run_and_look();
 }
 
@@ -168,9 +190,10 @@ static void test_pinned_reservations(void)
 int main(int argc, char **argv)
 {
     if (getenv("LODGE_NIGHTLY"))
-        steps = 5000000;
+        steps = 10000000;
     steps = argc > 1 ? strtoull(argv[1], NULL, 0) : steps;
     sim_seed = argc > 2 ? strtoull(argv[2], NULL, 0) : sim_seed;
+    UNIT_RUN(test_random);
     UNIT_RUN(test_all_reserved);
     UNIT_RUN(test_pinned);
     UNIT_RUN(test_pinned_reservations);
