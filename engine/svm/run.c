@@ -45,6 +45,9 @@ void svm_vcpu_kick(struct x86_cpu *cpu)
         hw_kick_cpu(where);
 }
 
+/* A virtual interrupt, whatever the TPR says (15.21.4). */
+#define VIRTUAL_BITS ((uint32_t)INT_IRQ | INT_PRIORITY_MAX | INT_IGNORE_TPR)
+
 /* --- what goes into EVENTINJ --------------------------------------------------------------------------- */
 
 static void put_event(struct svm_vcpu *s, uint64_t event)
@@ -64,13 +67,12 @@ void svm_inject(struct x86_cpu *cpu, uint8_t vector, bool has_error, uint32_t er
 
 void svm_open_window(struct svm_vcpu *s, bool open)
 {
-    const uint32_t bits = INT_IRQ | INT_PRIORITY_MAX | INT_IGNORE_TPR;
     uint32_t *word = &s->vmcb->control.interrupt;
 
     if (s->window == open)
         return;
     s->window = open;
-    *word = open ? *word | bits : *word & ~bits;
+    *word = open ? *word | VIRTUAL_BITS : *word & ~VIRTUAL_BITS;
     svm_intercept(s, VMCB_MISC1, INTERCEPT_VINTR, open);
     svm_dirty(s, CLEAN_TPR);
 }
@@ -238,8 +240,6 @@ static noinline_cold void flushed(struct svm_vcpu *s)
     s->vmcb->control.tlb_control = TLB_NOTHING;
 }
 
-#define VIRTUAL_BITS ((uint32_t)INT_IRQ | INT_PRIORITY_MAX | INT_IGNORE_TPR)
-
 /* The interrupt in EVENTINJ, if the guest can take it, becomes a virtual one, which it takes at once. True: it did. Where an NMI waits
  * for it the guest has to come out right after it, by an interrupt of the machine's, and that would go first. */
 static bool offer_interrupt(const struct x86_cpu *cpu, struct svm_vcpu *s)
@@ -257,16 +257,15 @@ static bool offer_interrupt(const struct x86_cpu *cpu, struct svm_vcpu *s)
     return true;
 }
 
-/* After the exit: if it was not taken it is EVENTINJ's again. */
-static void take_back_offer(struct svm_vcpu *s)
+/* After the exit, the offer is over. True: it was taken. */
+static bool end_offer(struct svm_vcpu *s)
 {
-    struct vmcb *v = s->vmcb;
-    bool taken = !(v->control.interrupt & INT_IRQ) || (v->control.exit_event & EVENT_VALID);
+    struct vmcb_control *c = &s->vmcb->control;
+    bool taken = !(c->interrupt & INT_IRQ) || (c->exit_event & EVENT_VALID);
 
-    v->control.interrupt &= ~VIRTUAL_BITS;
+    c->interrupt &= ~VIRTUAL_BITS;
     svm_dirty(s, CLEAN_TPR);
-    if (!taken)
-        v->control.inject = EVENT_VALID | EVENT_INTERRUPT << EVENT_TYPE_SHIFT | v->control.interrupt_vector;
+    return taken;
 }
 
 static always_inline void enter_as_it_is(struct x86_cpu *cpu, struct svm_vcpu *s)
@@ -294,11 +293,12 @@ static always_inline void enter_as_it_is(struct x86_cpu *cpu, struct svm_vcpu *s
 /* Not on the path of each entry. */
 static noinline_cold void enter_with_event(struct x86_cpu *cpu, struct svm_vcpu *s)
 {
+    uint64_t event = s->vmcb->control.inject;
     bool offered = offer_interrupt(cpu, s);
 
     enter_as_it_is(cpu, s);
-    if (offered)
-        take_back_offer(s);
+    if (offered && !end_offer(s))
+        s->vmcb->control.inject = event;
 }
 
 static always_inline void enter(struct x86_cpu *cpu, struct svm_vcpu *s)
