@@ -23,9 +23,12 @@
  *
  * Second turn: phi. Where bounds do not matter, it is the weight, exact at every moment, with
  * nothing to recompute. VMs that are held at a bound have the phi that gives them that rate beside
- * the others. Who is, is found when the set of active VMs has changed, at most once in
- * SHARE_DIVIDE_NS. Who could use no more cannot make up for what it misses either: its phi is an
- * eighth higher, so that it is owed something and goes first.
+ * the others. Who is, is found when the set of active VMs has changed, on average at most once in
+ * SHARE_DIVIDE_NS for each of them.
+ *
+ * Capped VMs, whose share is all that they can use or may, cannot make up for what they miss. So who is
+ * behind goes first; and whose share is all that its vCPUs can use ("whole"), goes first unless it has run
+ * ahead, and is driven from its CPU last.
  *
  * Slices. Over a second, a slice more or less is 1 % of a VM that has a tenth of a CPU. So who weighs
  * less than the average of who wants to run is granted less at a time, in proportion, but not less
@@ -33,16 +36,19 @@
  * they are.
  *
  * Now and V. As grants are charged beforehand, V is ahead of the present: by what the grants that
- * run have left. Who comes or goes is measured by the V of the present. Who comes with a debt
- * moves V itself: its v is set so that it owes as much afterwards.
+ * run have left. Who comes or goes, and whose phi changes, is measured by the V of the present.
  *
- * Sleep. Who goes to sleep owing something (it ran ahead) works it off, in its absence, at the rate
- * that it had; who is owed something keeps it, at most a slice. So sleeping just before being
- * charged gains nothing.
+ * Sleep. Who goes to sleep owing something (it ran ahead) works it off, in its absence, at the rate at which
+ * the others gain by that; who is owed something keeps it, at most a slice. So sleeping just before being
+ * charged gains nothing. What all owe has to add up to nothing after who went as before, so others' accounts
+ * change: who is owed by one that leaves, is owed less by as much as it gains by the absence; what one is owed
+ * that leaves, others do not owe any more until it is back, by their weights. Capped ones have the same whoever comes
+ * or goes, and so keep what they are owed. If that were not so, one that sleeps and wakes often would take, by
+ * rounds, from one vCPU whose share is nearly a CPU.
  *
  * Reservation. phi gives it on average, as of the last division; so that nothing is lost by what
  * happens in between, it is counted, too: who has wanted to run and is a slice short of it goes
- * first.
+ * before all but those who are whole, and soon before those, too.
  *
  * Latency. One that wakes, and has not had its part, goes before all who compute, for
  * SHARE_WAKE_NS: it takes the CPU from the one whose deadline is last. If it has had its part
@@ -77,7 +83,7 @@
  *
  * Work that serves (vcpu->serves) is short and holds up whole VMs: it goes before everybody, in the
  * order of coming, on its VM's account; unless that has had more than its part already, by more
- * than a slice. So does all of a VM of which the operator wants something (share_vm_urge).
+ * than a slice: then it comes last. All of a VM of which the operator wants something (share_vm_urge) goes first, too.
  *
  * Locking: the caller's, around everything. Accounts are in cpu_account.c.
  */
@@ -141,12 +147,15 @@ static void claim(struct share_cpus *s, uint32_t cpu)
 
 /* Rights, the strongest first; of two with the same ones, the earlier deadline counts. */
 enum {
-    SERVES = 1 << 4,
+    SERVES = 1 << 6,
+    OVERDUE = 1 << 5,  /* it is so far behind its reservation that not even those of the next kind may come first */
+    WHOLE = 1 << 4,    /* it should never wait, and has not run ahead */
     RESERVED = 1 << 3, /* it is behind its reservation by more than may be */
     DUE = 1 << 2,      /* behind its share */
     ELIGIBLE = 1 << 1, /* it has not had more than its part */
     FRESH = 1 << 0,    /* it has just woken */
-    NOBODY = -1,
+    LAST = -1,         /* it serves, beyond its VM's part */
+    NOBODY = -2,
 };
 
 struct best {
@@ -181,25 +190,37 @@ static bool is_held(struct search *f, struct share_vm *vm)
     return true;
 }
 
-/* Behind by `far`: by more than anybody is who can run when it wants to: it has too few vCPUs to make up for what it
- * misses. */
+/* A microsecond is nothing: who has had exactly its part is not to wait for a slice because something was rounded. */
+static always_inline bool is_eligible(const struct share_vm *vm, int64_t behind)
+{
+    return behind >= -(int64_t)(vm->quantum >> 10);
+}
+
+/* This counts, and so is asked always. */
+static int32_t rights_of_reserved(struct share_vm *vm, uint64_t now)
+{
+    int64_t owed = share_owed_of_reserve(vm, now);
+
+    return owed < SHARE_SLICE_NS ? 0 : owed < SHARE_SLICE_NS + SHARE_SLICE_NS / 2 ? RESERVED : OVERDUE;
+}
+
 static always_inline int32_t rights_of(struct share_vcpu *x, uint64_t now, uint64_t virtual_now)
 {
     struct share_vm *vm = x->vm;
     int64_t behind = (int64_t)(virtual_now - vm->v);
     int32_t rights = x->fresh;
 
-    if (behind >= 0)
+    if (is_eligible(vm, behind))
         rights |= ELIGIBLE;
-    if (unlikely(vm->terms.reservation) && share_is_due(vm, now)) /* which counts, and so is asked always */
-        rights |= RESERVED;
-    if (behind >= (int64_t)vm->far)
-        rights |= DUE;
+    if (unlikely(vm->terms.reservation))
+        rights |= rights_of_reserved(vm, now);
+    if (behind >= vm->far)
+        rights |= vm->whole ? WHOLE : DUE;
     return rights;
 }
 
 /* Serving goes first while its VM has not had more than its part by more than a slice: a guest that keeps its timers busy without end does
- * not take what is reserved for others. After that it waits until nobody else has a right, or its VM's absence has made up for it. */
+ * not take what is reserved for others. After that it waits until nobody else wants to run, or its VM's absence has made up for it. */
 static bool may_serve(const struct share_vm *vm, uint64_t now, uint64_t virtual_now)
 {
     if (vm->urgent)
@@ -229,7 +250,7 @@ static always_inline void look_through(struct search *f, const struct share_queu
             continue;
         if (unlikely(x->serves)) {
             if (!may_serve(x->vm, now, virtual_now))
-                b = (struct best){.x = x, .deadline = virtual_now + x->vm->quantum};
+                b.rights = LAST;
         } else if (likely(!x->vm->urgent)) {
             if (unlikely(x->vm->terms.limit) && is_held(f, x->vm))
                 continue;
@@ -338,12 +359,12 @@ static void count_runnable(struct share_cpus *s, struct share_vcpu *x, bool want
 
     if (x->serves)
         return;
+    s->stale = true;
     vm->runnable = wants ? vm->runnable + 1 : vm->runnable - 1;
     if (wants && !vm->active)
         share_join(s, vm, now);
     else if (!vm->runnable)
         share_leave(s, vm, now);
-    s->stale = true;
 }
 
 static always_inline void stop(struct share_cpus *s, struct share_vcpu *x, bool ready, uint64_t now)
@@ -392,8 +413,16 @@ static uint32_t first_allowed(const struct share_cpus *s, const struct share_vcp
     return (uint32_t)__builtin_ctzll(x->mask);
 }
 
-/* An idle CPU; if there is none, the one whose work has the last deadline. What serves is left
- * alone. */
+/* Is what runs on a a better one to be driven out than what runs on b? */
+static bool is_weaker(const struct share_queue *a, const struct share_queue *b)
+{
+    if (a->runs->vm->whole != b->runs->vm->whole)
+        return b->runs->vm->whole;
+    return share_is_before(b->deadline, a->deadline);
+}
+
+/* An idle CPU; if there is none, the one whose work has the last deadline, but rather not one whose VM
+ * could not make up for it. What serves is left alone. */
 static uint32_t weakest(const struct share_cpus *s, const struct share_vcpu *x)
 {
     uint32_t found = SHARE_NO_CPU;
@@ -409,7 +438,7 @@ static uint32_t weakest(const struct share_cpus *s, const struct share_vcpu *x)
             continue;
         if (!q->runs || q->claimed || q->runs->serves)
             continue;
-        if (found == SHARE_NO_CPU || share_is_before(s->queue[found].deadline, q->deadline))
+        if (found == SHARE_NO_CPU || is_weaker(q, &s->queue[found]))
             found = i;
     }
     return found;
@@ -426,9 +455,9 @@ static bool may_take(struct share_cpus *s, struct share_vcpu *x, uint32_t cpu, u
         return true;
     if (x->vm->terms.limit && !share_may_run(x->vm, now))
         return false;
-    if (share_is_due(x->vm, now))
+    if (rights_of_reserved(x->vm, now))
         return true;
-    if (share_is_before(share_virtual_now(s), x->vm->v))
+    if (!is_eligible(x->vm, (int64_t)(share_virtual_now(s) - x->vm->v)))
         return false;
     return !q->runs->brief || share_is_before(deadline_of(x), q->deadline);
 }
@@ -442,6 +471,7 @@ uint32_t share_wake(struct share_cpus *s, struct share_vcpu *x, uint64_t now)
     x->since = now;
     x->fresh = true;
     count_runnable(s, x, true, now);
+    share_divide_if_due(s, now); /* who is weakest may depend on it */
     cpu = weakest(s, x);
     if (cpu == SHARE_NO_CPU || !may_take(s, x, cpu, now)) {
         enqueue(s, x, first_allowed(s, x));

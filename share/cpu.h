@@ -67,7 +67,9 @@ struct share_vm {
     uint64_t quantum;    /* SHARE_SLICE_NS in its virtual time */
     uint64_t slice;      /* what it is granted at a time, in ns */
     uint64_t request, fresh_request; /* that, and SHARE_WAKE_NS, in virtual time */
-    uint64_t far;        /* so far behind in virtual time is who cannot run when it wants to */
+    bool capped;         /* it could use no more, or may not */
+    bool whole;          /* its share is all that its vCPUs can use */
+    int64_t far;         /* who is so far behind in virtual time, goes first (cpu.c) */
     int64_t lag;         /* while not active: ns that it is owed (or owes, if negative) */
     uint64_t
         rate; /* parts of a CPU (SHARE_CPU), while not active: at which it works off what it owes */
@@ -80,6 +82,8 @@ struct share_vm {
     uint64_t credit_at;
     uint64_t ran_ns, ready_ns;
     struct share_claim claim;       /* its part in share_divide */
+    uint64_t had;                   /* claim.rate before the last division */
+    struct share_vm *next_capped;   /* see share_cpus */
     struct share_vm *before, *next; /* all VMs */
 };
 
@@ -106,7 +110,8 @@ struct share_cpus {
     uint64_t grants, ends; /* grants that run, and the sum of their ends */
     uint64_t lambda;       /* of the last division */
     uint64_t unit;         /* that, or more: what phi is measured by */
-    uint64_t divided_at;
+    uint64_t divided_until; /* when those so far are so long ago, on average, as they should be */
+    struct share_vm *capped; /* of these, those that are, as of the last division */
     bool stale;       /* who is active has changed since */
     uint64_t release; /* when the first VM that its limit holds goes on; UINT64_MAX: none is held */
 };

@@ -54,13 +54,22 @@ static void cut_slice(const struct share_cpus *s, struct share_vm *vm)
     vm->request = (uint64_t)share_to_virtual((int64_t)vm->slice, vm->phi);
 }
 
+/* Who cannot run when it wants to, is behind by more than anybody else ever is. Who is capped cannot make up for much, and
+ * goes first when it is behind at all; who is never to wait, unless it has run ahead. */
+static void set_far(struct share_vm *vm)
+{
+    int64_t quantum = (int64_t)vm->quantum;
+
+    vm->far = vm->whole ? -quantum / 4 : vm->capped ? 0 : quantum + quantum / 2;
+}
+
 static void include(struct share_cpus *s, struct share_vm *vm, uint64_t v, uint64_t phi)
 {
     vm->v = v;
     vm->phi = phi;
     vm->quantum = (uint64_t)share_to_virtual(SHARE_SLICE_NS, phi);
     vm->fresh_request = vm->quantum / (SHARE_SLICE_NS / SHARE_WAKE_NS);
-    vm->far = vm->quantum + vm->quantum / 2;
+    set_far(vm);
     s->phi += phi;
     s->sum += part_of_sum(s, vm);
     s->active++;
@@ -130,43 +139,92 @@ static uint64_t unit_of(const struct share_cpus *s, const struct share_claim *fi
     return s->lambda < least ? least : s->lambda;
 }
 
-/* Who is held by what it can use cannot make up for what it has missed: it gets a bit more, which
- * it cannot use, so that it goes before others. */
-static uint64_t phi_at_most(const struct share_cpus *s, const struct share_vm *vm)
-{
-    return phi_of_rate(s, vm->claim.high + vm->claim.high / 8);
-}
-
 static uint64_t phi_between(const struct share_cpus *s, struct share_vm *vm)
 {
-    uint64_t phi, low;
+    uint64_t phi, low, high;
 
     claim_of(vm);
-    phi = lower(phi_of_weight(s, vm->claim.weight), phi_at_most(s, vm));
+    high = phi_of_rate(s, vm->claim.high);
+    phi = lower(phi_of_weight(s, vm->claim.weight), high);
     low = phi_of_rate(s, vm->claim.low);
-    return phi < low && vm->claim.low ? low : phi;
+    if (vm->claim.low && phi < low)
+        phi = low;
+    vm->capped = phi == high;
+    vm->whole = vm->capped && vm->claim.high == (uint64_t)vm->runnable * SHARE_CPU;
+    return phi;
 }
 
-/* What it is owed stays. */
-static void reweigh(struct share_cpus *s, struct share_vm *vm, uint64_t phi)
+/* What it is owed stays, and so does the virtual time of the present: with what it has been granted and not run yet, too,
+ * as that has the same size in ns before and after. */
+static void reweigh(struct share_cpus *s, struct share_vm *vm, uint64_t past, uint64_t phi)
 {
-    uint64_t v = share_virtual_now(s);
-    int64_t lag = lag_of(vm, v);
+    int64_t lag = lag_of(vm, past);
 
     exclude(s, vm);
-    include(s, vm, v - (uint64_t)share_to_virtual(lag, phi), phi);
+    include(s, vm, past - (uint64_t)share_to_virtual(lag, phi), phi);
+}
+
+static void move(struct share_cpus *s, struct share_vm *vm, int64_t step)
+{
+    vm->v += (uint64_t)step;
+    s->sum += step * (int64_t)vm->phi;
+}
+
+/* The others, whose phi is this in all, owe somebody `ns` more from now on. The average moves, in virtual time by what is
+ * returned, so that it is they who do, by their weights; but not those that are capped: they have the same whoever comes or goes, and
+ * what they are owed stays. */
+static int64_t spread_lag(struct share_cpus *s, const struct share_vm *who, uint64_t phi, int64_t ns)
+{
+    uint64_t others = phi;
+    int64_t step;
+
+    for (const struct share_vm *vm = s->capped; vm; vm = vm->next_capped)
+        if (vm != who)
+            others -= vm->phi;
+    if (!others)
+        return phi ? -share_to_virtual(ns, phi) : 0;
+    step = -share_to_virtual(ns, others);
+    for (struct share_vm *vm = s->capped; vm; vm = vm->next_capped)
+        if (vm != who)
+            move(s, vm, step);
+    return step;
+}
+
+static int64_t granted_ahead(const struct share_vm *vm, uint64_t now)
+{
+    int64_t ns = 0;
+
+    for (const struct share_vcpu *x = vm->vcpus; x; x = x->sibling)
+        if (x->state == SHARE_RUNS)
+            ns += (int64_t)(x->since + x->granted - now);
+    return ns;
+}
+
+/* Who could use no more will not make up for what it has missed, but for a slice, once it is not capped any more: others
+ * have had it. */
+static void forgive_capped(struct share_cpus *s, uint64_t now)
+{
+    for (struct share_vm *vm = s->capped; vm; vm = vm->next_capped) {
+        int64_t missed = lag_of(vm, virtual_of_past(s, now)) + granted_ahead(vm, now) - SHARE_SLICE_NS;
+
+        if (missed > 0)
+            move(s, vm, spread_lag(s, vm, s->phi - vm->phi, -missed) + share_to_virtual(missed, vm->phi));
+    }
 }
 
 static void divide(struct share_cpus *s, uint64_t now)
 {
     struct share_claim *first = NULL;
+    uint64_t past;
 
     s->stale = false;
-    s->divided_at = now;
+    s->divided_until = (s->divided_until > now ? s->divided_until : now) + s->active * SHARE_DIVIDE_NS;
+    s->capped = NULL;
     for (struct share_vm *vm = s->vms; vm; vm = vm->next) {
         if (!vm->active)
             continue;
         vm->bursts = vm->credit > 0;
+        vm->had = vm->claim.rate;
         claim_of(vm);
         vm->claim.next = first;
         first = &vm->claim;
@@ -175,21 +233,41 @@ static void divide(struct share_cpus *s, uint64_t now)
         return;
     s->lambda = share_divide(first, s->online * SHARE_CPU);
     s->unit = unit_of(s, first);
+    past = virtual_of_past(s, now);
     for (struct share_claim *c = first; c; c = c->next) {
         struct share_vm *vm = container_of(c, struct share_vm, claim);
         uint64_t phi = phi_between(s, vm);
 
+        if (vm->capped) {
+            vm->next_capped = s->capped;
+            s->capped = vm;
+        }
         if (phi != vm->phi)
-            reweigh(s, vm, phi);
+            reweigh(s, vm, past, phi);
+        else
+            set_far(vm);
     }
-    for (struct share_claim *c = first; c; c = c->next)
-        cut_slice(s, container_of(c, struct share_vm, claim));
+    forgive_capped(s, now);
+}
+
+static void cut_slices(const struct share_cpus *s)
+{
+    for (struct share_vm *vm = s->vms; vm; vm = vm->next)
+        if (vm->active)
+            cut_slice(s, vm);
+}
+
+static bool is_division_due(const struct share_cpus *s, uint64_t now)
+{
+    return s->stale && share_elapsed(s->divided_until, now) < SHARE_SLICE_NS;
 }
 
 void share_divide_if_due(struct share_cpus *s, uint64_t now)
 {
-    if (s->stale && share_elapsed(now, s->divided_at) >= SHARE_DIVIDE_NS)
-        divide(s, now);
+    if (likely(!is_division_due(s, now)))
+        return;
+    divide(s, now);
+    cut_slices(s);
 }
 
 /* --- limit ----------------------------------------------------------------------------------- */
@@ -238,19 +316,19 @@ uint64_t share_released_at(const struct share_vm *vm)
 
 /* --- reservation ----------------------------------------------------------------------------- */
 
-bool share_is_due(struct share_vm *vm, uint64_t now)
+int64_t share_owed_of_reserve(struct share_vm *vm, uint64_t now)
 {
     uint64_t rate = lower(vm->terms.reservation, vm->runnable * 100), gained;
 
     if (likely(!rate))
-        return false;
+        return 0;
     gained = scale_u64(share_elapsed(now, vm->reserve_at), rate, 100);
     if (gained > 0) {
         vm->reserve_at += scale_u64(gained, 100, rate);
         vm->reserve = share_bounded(vm->reserve + (int64_t)lower(gained, (uint64_t)NS_MAX),
                               -SHARE_SLICE_NS, SHARE_LAG_MAX_NS);
     }
-    return vm->reserve >= SHARE_SLICE_NS;
+    return vm->reserve;
 }
 
 /* --- credit ---------------------------------------------------------------------------------- */
@@ -281,10 +359,10 @@ static void keep_credit(struct share_cpus *s, struct share_vm *vm, uint64_t ran,
 }
 
 /* Whether it bursts is decided when it comes and at each division; it ends with its credit. */
-static void end_burst(struct share_cpus *s, struct share_vm *vm)
+static void end_burst(struct share_cpus *s, struct share_vm *vm, uint64_t now)
 {
     vm->bursts = false;
-    reweigh(s, vm, phi_between(s, vm));
+    reweigh(s, vm, virtual_of_past(s, now), phi_between(s, vm));
     s->stale = true;
 }
 
@@ -301,16 +379,13 @@ int64_t share_lag_after_sleep(const struct share_vm *vm, uint64_t now)
     return worked_off >= (uint64_t)-vm->lag ? 0 : vm->lag + (int64_t)worked_off;
 }
 
-/* Who comes with a lag moves the average: to be owed as much afterwards, it has to be so much
- * further from where that was. */
-static int64_t lag_before_joining(const struct share_cpus *s, int64_t lag, uint64_t phi)
+static void take_from_capped(struct share_cpus *s, struct share_vm *vm)
 {
-    uint64_t size = (uint64_t)(lag < 0 ? -lag : lag);
-
-    if (!s->phi)
-        return 0; /* there is nobody who could owe anything */
-    size = lower(scale_u64(size, s->phi + phi, s->phi), SHARE_LAG_MAX_NS);
-    return lag < 0 ? -(int64_t)size : (int64_t)size;
+    for (struct share_vm **p = &s->capped; *p; p = &(*p)->next_capped)
+        if (*p == vm) {
+            *p = vm->next_capped;
+            return;
+        }
 }
 
 void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now)
@@ -321,25 +396,62 @@ void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     keep_credit(s, vm, 0, now);
     vm->bursts = vm->credit > 0;
     phi = phi_between(s, vm);
-    lag = lag_before_joining(s, share_lag_after_sleep(vm, now), phi);
+    lag = s->phi ? share_lag_after_sleep(vm, now) : 0; /* if there is nobody, nobody owes anything */
     vm->active = true;
     vm->reserve = vm->reserve < 0 ? vm->reserve : 0;
     vm->reserve_at = now;
-    include(s, vm, v - (uint64_t)share_to_virtual(lag, phi), phi);
-    s->stale = true;
+    include(s, vm, v, phi);
+    if (lag > 0)
+        share_divide_if_due(s, now);
+    move(s, vm, spread_lag(s, vm, s->phi - vm->phi, lag) - share_to_virtual(lag, vm->phi));
+    if (lag <= 0)
+        share_divide_if_due(s, now);
+}
+
+/* Somebody has left who owes so many ns to others. It pays by its absence, to those who gain by that: what they are owed becomes less. By its
+ * leaving the average has moved as if all did, by their weights. */
+static void repay(struct share_cpus *s, struct share_vm *who, int64_t ns)
+{
+    uint64_t gain = 0;
+
+    for (const struct share_vm *vm = s->vms; vm; vm = vm->next)
+        gain += vm->active && vm->claim.rate > vm->had ? vm->claim.rate - vm->had : 0;
+    if (gain < who->rate)
+        who->rate = gain > who->rate / 8 ? gain : who->rate / 8; /* others may come that gain by it, too */
+    if (!gain)
+        return;
+    for (struct share_vm *vm = s->vms; vm; vm = vm->next) {
+        int64_t more = 0;
+
+        if (!vm->active)
+            continue;
+        if (vm->claim.rate > vm->had)
+            more = -(int64_t)scale_u64((uint64_t)ns, vm->claim.rate - vm->had, gain);
+        more += (int64_t)scale_u64((uint64_t)ns, vm->phi, s->phi);
+        move(s, vm, -share_to_virtual(more, vm->phi));
+    }
 }
 
 void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
 {
-    uint64_t v = virtual_of_past(s, now);
+    int64_t lag = lag_of(vm, virtual_of_past(s, now));
 
-    vm->lag = share_bounded(lag_of(vm, v), -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
+    vm->lag = share_bounded(lag, -SHARE_LAG_MAX_NS, vm->whole ? 0 : SHARE_SLICE_NS);
     vm->rate = scale_u64(s->online * SHARE_CPU, vm->phi, s->phi);
     vm->since = now;
-    exclude(s, vm);
+    take_from_capped(s, vm);
     vm->active = false;
     vm->bursts = false;
-    s->stale = true;
+    if (lag < 0 && is_division_due(s, now)) {
+        divide(s, now); /* while it is still part of the average */
+        exclude(s, vm);
+        repay(s, vm, -lag);
+        cut_slices(s);
+    } else {
+        exclude(s, vm);
+        (void)spread_lag(s, vm, s->phi, -lag);
+        share_divide_if_due(s, now);
+    }
 }
 
 /* --- running --------------------------------------------------------------------------------- */
@@ -352,11 +464,11 @@ void share_charge_absent(struct share_vm *vm, int64_t ns, uint64_t now)
     vm->lag = share_bounded(vm->lag - ns, -SHARE_LAG_MAX_NS, SHARE_SLICE_NS);
 }
 
-/* One that is held up by what is no share (it has not enough vCPUs, or a limit, or is pinned to a
- * crowded CPU) is not owed all of it for ever; nobody else is owed so much. */
+/* One that is held up by what is no share (it is pinned to a crowded CPU) is not owed all of it for ever; nobody else is
+ * owed so much. */
 void share_forget_excess(struct share_cpus *s, struct share_vm *vm, uint64_t virtual_now)
 {
-    uint64_t earliest = virtual_now - 2 * vm->quantum;
+    uint64_t earliest = virtual_now - SHARE_BEHIND_MOST * vm->quantum;
 
     s->sum += (int64_t)(earliest - vm->v) * (int64_t)vm->phi;
     vm->v = earliest;
@@ -369,7 +481,7 @@ void share_settle_bounds(struct share_cpus *s, struct share_vm *vm, int64_t unus
         vm->tokens = share_bounded(vm->tokens + unused, least_tokens(vm), bucket(vm));
     keep_credit(s, vm, ran, now);
     if (vm->bursts && vm->credit <= 0)
-        end_burst(s, vm);
+        end_burst(s, vm, now);
 }
 
 /* --- terms ----------------------------------------------------------------------------------- */
@@ -435,7 +547,7 @@ void share_vm_set(struct share_cpus *s, struct share_vm *vm, const struct share_
     if (!vm->active)
         return;
     vm->bursts = vm->bursts && vm->credit > 0;
-    reweigh(s, vm, phi_between(s, vm));
+    reweigh(s, vm, virtual_of_past(s, now), phi_between(s, vm));
     s->stale = true;
 }
 

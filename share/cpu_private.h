@@ -9,9 +9,10 @@
 enum {
     SHARE_PHI_SHIFT = 10,        /* phi of an unbounded VM is weight << this */
     SHARE_V_SHIFT = 26,          /* virtual time = (ns << this) / phi */
-    SHARE_DIVIDE_NS = 1000000,   /* at most this old is what share_divide said */
+    SHARE_DIVIDE_NS = 25000, /* for each active VM: on average, divisions are at least so far apart */
     SHARE_GRANT_MIN_NS = 100000, /* a VM that its limit held goes on when it may run for so long */
     SHARE_LAG_MAX_NS = 16 * SHARE_SLICE_NS,
+    SHARE_BEHIND_MOST = 8, /* slices: more is nobody owed who is active */
 };
 
 /* Virtual times wrap around; they are compared by their difference. */
@@ -90,7 +91,7 @@ static always_inline void share_charge(struct share_cpus *s, struct share_vm *vm
 static always_inline void share_grant(struct share_cpus *s, struct share_vm *vm, uint64_t ns,
                                       uint64_t now, uint64_t virtual_now)
 {
-    if (unlikely(vm->active && share_is_before(vm->v, virtual_now - 2 * vm->quantum)))
+    if (unlikely(vm->active && share_is_before(vm->v, virtual_now - SHARE_BEHIND_MOST * vm->quantum)))
         share_forget_excess(s, vm, virtual_now);
     share_charge(s, vm, (int64_t)ns, now);
     vm->reserve -= (int64_t)ns;
@@ -113,8 +114,8 @@ static always_inline void share_settle(struct share_cpus *s, struct share_vm *vm
         share_settle_bounds(s, vm, unused, ran, now);
 }
 
-/* Is it a slice short of its reservation? It is active. */
-bool share_is_due(struct share_vm *vm, uint64_t now);
+/* By how many ns is it short of its reservation? It is active. */
+int64_t share_owed_of_reserve(struct share_vm *vm, uint64_t now);
 /* For how long may it run, by its limit? */
 uint64_t share_may_run(struct share_vm *vm, uint64_t now);
 /* When will it be able to run again? It may not now. */

@@ -84,16 +84,31 @@ static uint64_t lambda_of(uint64_t rate, uint64_t weight)
     return lambda ? lambda : 1;
 }
 
+/* All are at a bound: by weight alone, who is above its `low` would have at least its `high`; nobody below it would have more. */
+static uint64_t lambda_of_bounds(const struct share_claim *first)
+{
+    uint64_t above = 0, below = 0, any = 1;
+
+    for (const struct share_claim *c = first; c; c = c->next) {
+        uint64_t lambda = lambda_of(c->rate, c->weight);
+
+        any = lambda;
+        if (c->rate < c->high)
+            below = !below || lambda < below ? lambda : below;
+        else if (c->rate > c->low)
+            above = lambda + 1 > above ? lambda + 1 : above;
+    }
+    return above ? above : below ? below : any;
+}
+
 /* Everybody can have all: nobody is held against anybody else. */
-static bool is_enough(struct share_claim *first, uint64_t capacity, uint64_t *weight)
+static bool is_enough(struct share_claim *first, uint64_t capacity)
 {
     uint64_t high = 0;
 
-    *weight = 0;
     for (struct share_claim *c = first; c; c = c->next) {
         c->settled = false;
         high += c->high;
-        *weight += c->weight;
     }
     if (high > capacity)
         return false;
@@ -104,15 +119,14 @@ static bool is_enough(struct share_claim *first, uint64_t capacity, uint64_t *we
 
 uint64_t share_divide(struct share_claim *first, uint64_t capacity)
 {
-    uint64_t weight;
     struct round r;
 
-    if (is_enough(first, capacity, &weight))
-        return lambda_of(capacity, weight);
+    if (is_enough(first, capacity))
+        return lambda_of_bounds(first);
     for (;;) {
         r = survey(first, capacity);
         if (!r.weight)
-            return lambda_of(capacity, weight);
+            return lambda_of_bounds(first);
         if (!r.lack && !r.surplus)
             break;
         settle(first, &r);

@@ -27,8 +27,7 @@ struct share_claim {
  * At most 2^12 claims.
  *
  * Returns lambda, in parts of a CPU << SHARE_LAMBDA_SHIFT for a weight of one, never 0. Where
- * nobody's rate is lambda * weight any more (all have what they can use), it is what weights alone
- * would say: capacity / all weights.
+ * nobody's rate is lambda * weight any more, it is one that holds all at their bounds.
  */
 uint64_t share_divide(struct share_claim *first, uint64_t capacity);
 

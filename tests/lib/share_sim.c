@@ -37,6 +37,17 @@ void sim_begin(uint32_t cpus, uint64_t number)
     }
 }
 
+static struct sim_vcpu *add_vcpu(struct sim_vm *v, bool serves)
+{
+    struct sim_vcpu *x = &v->vcpu[v->all++];
+
+    x->vm = v;
+    x->work = UINT64_MAX;
+    x->wakes_at = sim.now;
+    share_vcpu_add(&sim.share, &v->share, &x->share, UINT64_MAX, serves);
+    return x;
+}
+
 struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus)
 {
     struct sim_vm *v = &sim.vm[sim.vms++];
@@ -44,25 +55,28 @@ struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus)
     CHECK_EQ(share_check(&sim.share, NULL, &terms, vcpus), OK);
     share_vm_add(&sim.share, &v->share, &terms, sim.now);
     v->count = vcpus;
-    for (uint32_t i = 0; i < vcpus; i++) {
-        struct sim_vcpu *x = &v->vcpu[i];
-
-        x->vm = v;
-        x->work = UINT64_MAX;
-        x->wakes_at = sim.now;
-        share_vcpu_add(&sim.share, &v->share, &x->share, UINT64_MAX, false);
-    }
+    for (uint32_t i = 0; i < vcpus; i++)
+        add_vcpu(v, false);
     return v;
+}
+
+static void set_pattern(struct sim_vcpu *x, uint64_t work, uint64_t rest, uint32_t jitter)
+{
+    x->work = work;
+    x->rest = rest;
+    x->jitter = jitter;
+    x->wakes_at = sim.now + sim_random(work + rest);
+}
+
+void sim_add_server(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter)
+{
+    set_pattern(add_vcpu(v, true), work, rest, jitter);
 }
 
 void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter)
 {
-    for (uint32_t i = 0; i < v->count; i++) {
-        v->vcpu[i].work = work;
-        v->vcpu[i].rest = rest;
-        v->vcpu[i].jitter = jitter;
-        v->vcpu[i].wakes_at = sim.now + sim_random(work + rest);
-    }
+    for (uint32_t i = 0; i < v->count; i++)
+        set_pattern(&v->vcpu[i], work, rest, jitter);
 }
 
 /* --- what is promised ------------------------------------------------------------------------ */
@@ -288,7 +302,7 @@ static void wake(struct sim_vcpu *x)
 static bool may_run(const struct sim_vcpu *x)
 {
     return x->share.state == SHARE_READY &&
-           (!x->vm->share.terms.limit || x->vm->share.tokens >= 110000);
+           (x->share.serves || !x->vm->share.terms.limit || x->vm->share.tokens >= 110000);
 }
 
 static uint64_t idle_cpus(void)
@@ -306,7 +320,7 @@ static void check_state(void)
     uint64_t idle = idle_cpus();
 
     for (uint32_t i = 0; idle && i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].count; k++)
+        for (uint32_t k = 0; k < sim.vm[i].all; k++)
             CHECK(!may_run(&sim.vm[i].vcpu[k]) || !(sim.vm[i].vcpu[k].share.mask & idle));
 }
 
@@ -340,7 +354,7 @@ static uint64_t next_event(uint64_t end)
             next = c->began + c->runs->spins;
     }
     for (uint32_t i = 0; i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].count; k++)
+        for (uint32_t k = 0; k < sim.vm[i].all; k++)
             if (sim.vm[i].vcpu[k].wakes_at < next)
                 next = sim.vm[i].vcpu[k].wakes_at;
     return next;
@@ -355,7 +369,7 @@ void sim_step(uint64_t end)
     sim.now += ns;
     account(ns);
     for (uint32_t i = 0; i < sim.vms; i++)
-        for (uint32_t k = 0; k < sim.vm[i].count; k++)
+        for (uint32_t k = 0; k < sim.vm[i].all; k++)
             if (sim.vm[i].vcpu[k].wakes_at <= sim.now)
                 wake(&sim.vm[i].vcpu[k]);
     for (uint32_t i = 0; i < sim.cpus; i++)

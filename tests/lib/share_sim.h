@@ -31,8 +31,9 @@ struct sim_vcpu {
 
 struct sim_vm {
     struct share_vm share;
-    struct sim_vcpu vcpu[SIM_VCPUS];
-    uint32_t count;
+    struct sim_vcpu vcpu[SIM_VCPUS + 1]; /* the last of them may serve */
+    uint32_t count;  /* of its vCPUs */
+    uint32_t all;    /* with the one that serves */
     uint64_t ran, seen;
     double sure;              /* its share if all others wanted theirs, too */
     double behind, owed_most; /* that share's part of the time that it has wanted all its vCPUs,
@@ -64,6 +65,8 @@ uint64_t sim_random(uint64_t below);
 /* Its vCPUs compute without end, for now. */
 struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus);
 void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
+/* Besides its vCPUs, of which it has SIM_VCPUS at most: its devices, in this pattern. */
+void sim_add_server(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
 /* CPUs of its part if all others wanted all that they can use. */
 double sim_promised(const struct sim_vm *v);
 /* What is watched from now on; when all VMs are there. */
