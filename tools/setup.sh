@@ -9,7 +9,7 @@ set -eu
 run_packages="gcc libc6-dev linux-libc-dev musl-dev make"
 kvm_packages="$run_packages binutils python3 debootstrap e2fsprogs qemu-system-x86"
 image_packages="grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools"
-test_packages="$kvm_packages $image_packages ovmf clang libclang-rt-14-dev libzydis-dev acpica-tools lrzsz pyflakes3 bochs bochs-term bochsbios vgabios"
+test_packages="$kvm_packages $image_packages ovmf clang libclang-rt-14-dev libzydis-dev acpica-tools lrzsz pyflakes3 bochs bochs-term bochsbios vgabios openssl sbsigntool"
 bench_packages="$test_packages"
 
 case ${1:-} in

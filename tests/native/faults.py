@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from machine import make_iso
+from machine import make_iso, sign_grub
 from operator_line import Operator
 from suite import check, chosen, long, run, test
 
@@ -150,13 +150,21 @@ def test_hostile_saved_vms():
         power_off_killed(o, "neighbour", "bare", "good")
 
 
-@test
-def test_cannot_be_loaded():
-    """GRUB finds no Lodge in what it is to load; with Secure Boot on it is the same for another reason."""
-    iso, path = (os.path.join(SCRATCH.name, f) for f in ("bad.iso", "fleet.toml"))
+REFUSED = rb"If Secure Boot is on, switch it off in the firmware\s+set-up: Lodge is not signed\."
+
+
+def image_of_one():
+    iso, path = (os.path.join(SCRATCH.name, f) for f in ("one.iso", "fleet.toml"))
     with open(path, "w") as f:
         f.write(vm("a", SPIN))
     subprocess.run([f"{BUILD}/lodge", "image", path, "-o", iso], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return iso
+
+
+@test
+def test_cannot_be_loaded():
+    """GRUB finds no Lodge in what it is to load."""
+    iso = image_of_one()
     with open(iso, "r+b") as f:
         data = f.read()
         at = data.find(b"\xd6\x50\x52\xe8\0\0\0\0")  # the header's magic, and its architecture
@@ -164,7 +172,18 @@ def test_cannot_be_loaded():
         f.seek(at)
         f.write(bytes(4))
     with Operator(iso, memory=256) as o:
-        o.expect(rb"If Secure Boot is on, switch it off in the firmware\s+set-up: Lodge is not signed\.", 60)
+        o.expect(REFUSED, 60)
+
+
+@test
+def test_secure_boot():
+    """Firmware does not start a GRUB that nobody has signed; the same GRUB, signed, does not load Lodge, and says so."""
+    iso = image_of_one()
+    with Operator(iso, memory=512, mode="secure") as o:
+        o.expect(rb"failed to load Boot\d+ \"UEFI QEMU DVD-ROM[^\n]*Access Denied", 90)
+    sign_grub(iso)
+    with Operator(iso, memory=512, mode="secure") as o:
+        o.expect(REFUSED, 90)
 
 
 # --- CPUs ------------------------------------------------------------------------------------------
