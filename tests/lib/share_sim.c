@@ -68,6 +68,21 @@ static void set_pattern(struct sim_vcpu *x, uint64_t work, uint64_t rest, uint32
     x->wakes_at = sim.now + sim_random(work + rest);
 }
 
+void sim_set_load(struct sim_vcpu *x, const struct sim_load *load, uint32_t count)
+{
+    x->load = load;
+    x->loads = count;
+    x->next_load = (uint32_t)sim_random(count);
+    set_pattern(x, load[x->next_load].work * US, load[x->next_load].rest * US, 0);
+}
+
+static void take_next_load(struct sim_vcpu *x)
+{
+    x->next_load = (x->next_load + 1) % x->loads;
+    x->work = x->load[x->next_load].work * US;
+    x->rest = x->load[x->next_load].rest * US;
+}
+
 void sim_add_server(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter)
 {
     set_pattern(add_vcpu(v, true), work, rest, jitter);
@@ -289,6 +304,8 @@ static void wake(struct sim_vcpu *x)
     uint32_t cpu;
 
     x->wakes_at = UINT64_MAX;
+    if (x->load)
+        take_next_load(x);
     x->left = x->work == UINT64_MAX ? x->work : varied(x->work, x->jitter);
     if (!x->left)
         x->left = 1;

@@ -13,14 +13,22 @@
 
 enum { SIM_VMS = 160, SIM_VCPUS = 4 };
 #define MS ((uint64_t)1000000)
+#define US ((uint64_t)1000)
 
 struct sim_vm;
+
+/* Of something real: it worked so long, then slept so long; microseconds. */
+struct sim_load {
+    uint32_t work, rest;
+};
 
 struct sim_vcpu {
     struct share_vcpu share;
     struct sim_vm *vm;
     uint64_t work, rest; /* the pattern: computes so long, then sleeps so long; rest 0: never */
     uint32_t jitter;     /* percent that they vary by */
+    const struct sim_load *load; /* or what was recorded, over and over */
+    uint32_t loads, next_load;
     uint64_t spins;      /* after so long on a CPU, it yields to its siblings; 0: never */
     uint64_t left;       /* of the present work */
     uint64_t wakes_at;   /* UINT64_MAX: does not sleep */
@@ -65,6 +73,8 @@ uint64_t sim_random(uint64_t below);
 /* Its vCPUs compute without end, for now. */
 struct sim_vm *sim_add_vm(struct share_terms terms, uint32_t vcpus);
 void sim_set_pattern(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
+/* One of its vCPUs works and sleeps as that was recorded, from anywhere in it. */
+void sim_set_load(struct sim_vcpu *x, const struct sim_load *load, uint32_t count);
 /* Besides its vCPUs, of which it has SIM_VCPUS at most: its devices, in this pattern. */
 void sim_add_server(struct sim_vm *v, uint64_t work, uint64_t rest, uint32_t jitter);
 /* CPUs of its part if all others wanted all that they can use. */

@@ -2,7 +2,8 @@
 /* Copyright The Lodge authors */
 /*
  * Who gets the processor (share/cpu.c), simulated as in share_cpu.c, with what share_sim.h says checked at every step:
- * random machines, some of which all is reserved, some with VMs that are pinned, or with devices.
+ * random machines, some of which all is reserved, some with VMs that are pinned, or with devices, or that work as real guests were
+ * recorded to.
  *
  * Usage: share_machines [STEPS [SEED]]: steps of each test.
  */
@@ -12,6 +13,7 @@
 
 #include "tests/lib/share_sim.h"
 #include "tests/lib/unit.h"
+#include "tests/unit/share_loads.h"
 
 static uint64_t steps = 300000;
 
@@ -132,6 +134,44 @@ static void test_random_devices(void)
     repeat("devices", run_random_devices);
 }
 
+/* --- recorded ---------------------------------------------------------------------------------- */
+
+static const struct {
+    const struct sim_load *first;
+    uint32_t count;
+} loads[] = {
+    {load_boot, ARRAY_SIZE(load_boot)},
+    {load_shell, ARRAY_SIZE(load_shell)},
+    {load_daemons, ARRAY_SIZE(load_daemons)},
+    {load_idle, ARRAY_SIZE(load_idle)},
+};
+
+/* Debians that boot, are used and idle, beside others that compute. */
+static void run_recorded(uint64_t number)
+{
+    uint32_t vms;
+
+    machine(number);
+    vms = 2 + (uint32_t)sim_random(8);
+    for (uint32_t i = 0; i < vms; i++) {
+        struct sim_vm *v = sim_add_vm(random_terms(vms), 1 + (uint32_t)sim_random(SIM_VCPUS));
+
+        if (i > 0 && sim_random(3) > 0)
+            for (uint32_t k = 0; k < v->count; k++) {
+                uint64_t which = sim_random(ARRAY_SIZE(loads));
+
+                sim_set_load(&v->vcpu[k], loads[which].first, loads[which].count);
+            }
+    }
+    sim_promise();
+    run_and_look();
+}
+
+static void test_recorded(void)
+{
+    repeat("recorded", run_recorded);
+}
+
 /* --- all that there is, reserved ------------------------------------------------------------- */
 
 /* Parts of any size that fill the machine, beside greedy ones of great weight: each has what it reserved, and if all want
@@ -218,6 +258,7 @@ int main(int argc, char **argv)
     sim_seed = argc > 2 ? strtoull(argv[2], NULL, 0) : sim_seed;
     UNIT_RUN(test_random);
     UNIT_RUN(test_random_devices);
+    UNIT_RUN(test_recorded);
     UNIT_RUN(test_all_reserved);
     UNIT_RUN(test_pinned);
     UNIT_RUN(test_pinned_reservations);
