@@ -11,8 +11,8 @@
  *                         was to wake till it ran, in nanoseconds, and halts:
  *
  *                           shares: wake of 2000: p50 1234 p99 2345 max 3456 ns
- *   lock=N                all vCPUs take turns at one ticket lock, which each holds for N rounds of a loop; says how often it was taken
- *                         in each tenth of a second:
+ *   lock=N [work=M]       each vCPU computes M rounds of a loop, then takes one ticket lock, which it holds for N rounds; says how often
+ *                         it was taken in each tenth of a second:
  *
  *                           shares: lock 12345
  */
@@ -125,15 +125,17 @@ static void spin(unsigned int n)
 
 static volatile uint32_t next_ticket, served;
 static volatile uint64_t taken;
-static uint64_t held;
+static uint64_t held, outside;
 
 static void take_turns(unsigned int n)
 {
     uint64_t tenth = ticks_of(100000), until = rdtsc() + tenth, last = 0;
 
     for (;;) {
-        uint32_t mine = __atomic_fetch_add(&next_ticket, 1, __ATOMIC_SEQ_CST);
+        uint32_t mine;
 
+        rounds(outside);
+        mine = __atomic_fetch_add(&next_ticket, 1, __ATOMIC_SEQ_CST);
         while (served != mine)
             pause();
         rounds(held);
@@ -162,6 +164,7 @@ int main(void)
 
     khz = cpuid(TSC_LEAF, 0).a;
     held = guest_argument("lock=");
+    outside = guest_argument("work=");
     guest_buffer_output();
     guest_print("shares: begins\n");
     if (held)

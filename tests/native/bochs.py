@@ -18,6 +18,7 @@ from bochs_line import Bochs
 from machine import make_fleet_iso
 from operator_line import SLOWER
 from own_guests import FLEET, NIGHTLY, Options, die_runs, fleet_of, perform, system_runs
+from shares_line import vm
 from suite import LONG, TESTS, check, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
@@ -102,6 +103,36 @@ def test_own_guests_on_two_cpus():
 def test_speculation():
     """Tiger Lake: one that has IA32_SPEC_CTRL, and not each bit of it."""
     run_own(named(("speculation -m 64M --exit-port --append bits",)), cpu="tigerlake")
+
+
+def locks_taken(vcpus, others, cpus):
+    """In a second of CPU time, by a VM of so many vCPUs, each of which holds one lock for 1 % of its work, beside so many that compute."""
+    vms = [vm(BUILD, "locks", "lock=50 work=5000", vcpus=vcpus), *(vm(BUILD, f"greedy{n}") for n in range(others))]
+    taken, tenths = 0, 60
+    with Bochs(make_image("\n".join(vms)), cpus=cpus, memory=MEMORY) as o:
+        for _ in vms:
+            o.expect(rb" starts: ", START)
+        o.command("console locks")
+        for _ in range(tenths):
+            taken += int(o.expect(rb"shares: lock (\d+)\r?\n", START)[1])
+        o.send("\x1d")
+        o.expect(rb"lodge> ")
+        had = float(o.command("usage", rb"\nlocks +- +([\d.]+)")[1])
+        for each in ("locks", *(f"greedy{n}" for n in range(others))):
+            o.command(f"kill {each}", each.encode() + rb" was ended")
+        power_off(o)
+    return taken / had
+
+
+@long
+def test_locks():
+    """vCPUs of one VM are not made to run at the same time. Who spins for a lock hands its slice on, and nothing is lost by that."""
+    alone = locks_taken(1, 0, 1)
+    parts = {name: locks_taken(*how) / alone for name, how in
+             {"4 vCPUs on a CPU": (4, 0, 1), "2 beside two VMs on two": (2, 2, 2), "4 beside two VMs on two": (4, 2, 2)}.items()}
+    said = ", ".join(f"{name}: {part:.3f}" for name, part in parts.items())
+    check(min(parts.values()) > 0.95, said)
+    return f"locks taken, of what one vCPU takes in the same CPU time: {said}"
 
 
 @long
