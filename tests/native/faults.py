@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from machine import make_iso, sign_grub
+from machine import make_iso, sign_grub, tsc_khz
 from operator_line import Operator
 from suite import check, chosen, long, run, test
 
@@ -117,7 +117,7 @@ def saved_vm():
     definition, file = (os.path.join(SCRATCH.name, f) for f in ("vm.toml", "vm.saved"))
     with open(definition, "w") as f:
         f.write(f'name = "vm"\nkernel = "{SPIN}"\nappend = "jump"\nmemory = "16M"\n'
-                'engine = "soft"\nportable = true\ntsc_khz = 2300000\n')
+                f'engine = "soft"\nportable = true\ntsc_khz = {tsc_khz(BUILD)}\n')
     with subprocess.Popen([LODGE, "run", definition], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as p:
         try:
             check(b"mode jump" in p.stdout.readline(), "it does not run")

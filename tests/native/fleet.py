@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from machine import make_fleet_iso
+from machine import make_fleet_iso, tsc_khz
 from operator_line import Operator
 from suite import ATTEMPTS, again, check, chosen, long, run, test
 
@@ -117,7 +117,7 @@ def test_saved_hosted():
     """A VM that was saved under Linux and engine soft goes on here."""
     definition, saved = (os.path.join(SCRATCH.name, f) for f in ("one.toml", "one.saved"))
     with open(definition, "w") as f:
-        f.write(debian("one", "6.1-cloud", "noxsave", memory="128M", tsc_khz=2300000, portable=True, engine="soft")
+        f.write(debian("one", "6.1-cloud", "noxsave", memory="128M", tsc_khz=tsc_khz(BUILD), portable=True, engine="soft")
                 .replace("[[vm]]\n", ""))
     subprocess.run([LODGE, "run", "-d", definition], check=True, timeout=60)
     try:

@@ -124,3 +124,12 @@ class Machine:
                 except TimeoutError:
                     break
         return text.decode(errors="replace")
+
+
+def tsc_khz(build):
+    """Of a machine's processor, which is the host's and has no TSC scaling: what a VM must have that is to go on there."""
+    with tempfile.TemporaryDirectory() as directory:
+        iso = os.path.join(directory, "iso")
+        make_iso(build, iso)
+        with Machine(iso, memory=256, cpus=1) as m:
+            return int(m.wait(r"TSC: (\d+) kHz")[1])

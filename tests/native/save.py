@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from machine import make_fleet_iso
+from machine import make_fleet_iso, tsc_khz
 from operator_line import SLOWER, Operator
 from suite import again, check, chosen, long, run, test
 
@@ -341,7 +341,7 @@ def test_debian_there_and_back():
     """Saved under Linux, it goes on here, is saved here, and goes on there and, once more, here."""
     first = scratch("first.saved")
     with open(scratch("first.toml"), "w") as f:
-        f.write(debian("one").replace("[[vm]]\n", "") + 'tsc_khz = 2300000\nportable = true\nengine = "soft"\n')
+        f.write(debian("one").replace("[[vm]]\n", "") + f'tsc_khz = {tsc_khz(BUILD)}\nportable = true\nengine = "soft"\n')
     with Hosted("run", scratch("first.toml")) as g:
         begin_load(g)
         clock(g)
