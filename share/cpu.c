@@ -336,7 +336,7 @@ static always_inline struct share_vcpu *pick(struct share_cpus *s, uint32_t cpu,
 
     s->queue[cpu].claimed = false;
     s->release = UINT64_MAX;
-    share_divide_if_due(s, now);
+    share_divide_if_due(s, now, SHARE_WENT);
     f.virtual_now = share_virtual_now(s);
     best = find_best(&f);
     if (!best.x) {
@@ -471,7 +471,7 @@ uint32_t share_wake(struct share_cpus *s, struct share_vcpu *x, uint64_t now)
     x->since = now;
     x->fresh = true;
     count_runnable(s, x, true, now);
-    share_divide_if_due(s, now); /* who is weakest may depend on it */
+    share_divide_if_due(s, now, SHARE_CAME); /* who is weakest may depend on it */
     cpu = weakest(s, x);
     if (cpu == SHARE_NO_CPU || !may_take(s, x, cpu, now)) {
         enqueue(s, x, first_allowed(s, x));

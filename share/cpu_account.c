@@ -4,7 +4,8 @@
  * What each VM has had and is owed: virtual time, limit, credit. The design stands in cpu.c.
  *
  * Ranges. phi: weight * SHARE_BURST_FACTOR << 10, at most 10000 * 4 * 2^10 < 2^26; one that a reservation
- * raises is at most PHI_MAX = 2^30, as unit_of sees to at each division; at least 1. ns that are turned into
+ * raises is at most PHI_MAX = 2^30, as unit_of sees to at each division; at least 1; lambda is at most 2^36, and times the first
+ * 2^62. ns that are turned into
  * virtual time are a grant, a lag or a run between two looks: at most 2^30, held to it (who overran
  * a slice by more than a second is not charged with more), so ns << 26 is at most 2^56. A VM's lag
  * is held within 16 ms = 2^24 ns, and it has at most 64 grants of 1 ms at once, so phi * (v - base)
@@ -14,7 +15,7 @@
 #include "core/clock.h"
 #include "share/cpu_private.h"
 
-enum { PHI_MAX = 1 << 30 };
+enum { PHI_MAX = 1 << 30, UNIT_MAX = 1 << 23 }; /* with that, 1 % of a CPU is a phi of 1300 */
 
 #define NS_MAX     ((int64_t)1 << 36) /* of an account */
 
@@ -128,7 +129,8 @@ static uint64_t phi_of_weight(const struct share_cpus *s, uint64_t weight)
 }
 
 /* If nearly all is reserved, lambda is so small that what is reserved would have a phi above PHI_MAX: then all are
- * smaller in proportion. */
+ * smaller in proportion. If weights are small, it is so large that phi of who is capped would be too coarse a number: then
+ * they are larger. */
 static uint64_t unit_of(const struct share_cpus *s, const struct share_claim *first)
 {
     uint64_t most = 0, least;
@@ -136,7 +138,8 @@ static uint64_t unit_of(const struct share_cpus *s, const struct share_claim *fi
     for (const struct share_claim *c = first; c; c = c->next)
         most = c->low > most ? c->low : most;
     least = ((most << (SHARE_PHI_SHIFT + SHARE_LAMBDA_SHIFT)) / PHI_MAX) + 1;
-    return s->lambda < least ? least : s->lambda;
+    most = lower(s->lambda, UNIT_MAX);
+    return most < least ? least : most;
 }
 
 static uint64_t phi_between(const struct share_cpus *s, struct share_vm *vm)
@@ -170,9 +173,9 @@ static void move(struct share_cpus *s, struct share_vm *vm, int64_t step)
     s->sum += step * (int64_t)vm->phi;
 }
 
-/* The others, whose phi is this in all, owe somebody `ns` more from now on. The average moves, in virtual time by what is
- * returned, so that it is they who do, by their weights; but not those that are capped: they have the same whoever comes or goes, and
- * what they are owed stays. */
+/* The others, whose phi is this in all, owe somebody `ns` more from now on, by their weights; but not those that are capped: they have
+ * the same whoever comes or goes, and what they are owed stays. Instead of theirs, all other virtual times move, and the base with them,
+ * so that `sum` changes by no more than ns << SHARE_V_SHIFT, however small that phi is. Returned: by how much, for `who`. */
 static int64_t spread_lag(struct share_cpus *s, const struct share_vm *who, uint64_t phi, int64_t ns)
 {
     uint64_t others = phi;
@@ -181,13 +184,22 @@ static int64_t spread_lag(struct share_cpus *s, const struct share_vm *who, uint
     for (const struct share_vm *vm = s->capped; vm; vm = vm->next_capped)
         if (vm != who)
             others -= vm->phi;
-    if (!others)
-        return phi ? -share_to_virtual(ns, phi) : 0;
-    step = -share_to_virtual(ns, others);
-    for (struct share_vm *vm = s->capped; vm; vm = vm->next_capped)
+    if (!phi)
+        return 0;
+    step = -share_to_virtual(ns, others ? others : phi);
+    for (struct share_vm *vm = s->capped; others && vm; vm = vm->next_capped)
         if (vm != who)
-            move(s, vm, step);
+            vm->v += (uint64_t)step;
+    s->base += (uint64_t)step;
+    s->sum -= step * (int64_t)(others ? others : phi);
     return step;
+}
+
+/* The same, to one that is active. */
+static void owe(struct share_cpus *s, struct share_vm *vm, int64_t ns)
+{
+    vm->v += (uint64_t)spread_lag(s, vm, s->phi - vm->phi, ns);
+    move(s, vm, -share_to_virtual(ns, vm->phi));
 }
 
 static int64_t granted_ahead(const struct share_vm *vm, uint64_t now)
@@ -208,7 +220,7 @@ static void forgive_capped(struct share_cpus *s, uint64_t now)
         int64_t missed = lag_of(vm, virtual_of_past(s, now)) + granted_ahead(vm, now) - SHARE_SLICE_NS;
 
         if (missed > 0)
-            move(s, vm, spread_lag(s, vm, s->phi - vm->phi, -missed) + share_to_virtual(missed, vm->phi));
+            owe(s, vm, -missed);
     }
 }
 
@@ -257,14 +269,19 @@ static void cut_slices(const struct share_cpus *s)
             cut_slice(s, vm);
 }
 
-static bool is_division_due(const struct share_cpus *s, uint64_t now)
+/* If there are more changes than divisions are worth, it is those by which somebody comes that count: rates of before it came are too
+ * high for others, who then would take what is its; rates that it still has when it is away take nothing from
+ * those who run. */
+static bool is_division_due(const struct share_cpus *s, uint64_t now, enum share_change change)
 {
-    return s->stale && share_elapsed(s->divided_until, now) < SHARE_SLICE_NS;
+    uint64_t most = change == SHARE_CAME ? SHARE_SLICE_NS : SHARE_SLICE_NS / 2;
+
+    return s->stale && share_elapsed(s->divided_until, now) < most;
 }
 
-void share_divide_if_due(struct share_cpus *s, uint64_t now)
+void share_divide_if_due(struct share_cpus *s, uint64_t now, enum share_change change)
 {
-    if (likely(!is_division_due(s, now)))
+    if (likely(!is_division_due(s, now, change)))
         return;
     divide(s, now);
     cut_slices(s);
@@ -402,10 +419,10 @@ void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     vm->reserve_at = now;
     include(s, vm, v, phi);
     if (lag > 0)
-        share_divide_if_due(s, now);
-    move(s, vm, spread_lag(s, vm, s->phi - vm->phi, lag) - share_to_virtual(lag, vm->phi));
+        share_divide_if_due(s, now, SHARE_CAME);
+    owe(s, vm, lag);
     if (lag <= 0)
-        share_divide_if_due(s, now);
+        share_divide_if_due(s, now, SHARE_CAME);
 }
 
 /* Somebody has left who owes so many ns to others. It pays by its absence, to those who gain by that: what they are owed becomes less. By its
@@ -442,7 +459,7 @@ void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     take_from_capped(s, vm);
     vm->active = false;
     vm->bursts = false;
-    if (lag < 0 && is_division_due(s, now)) {
+    if (lag < 0 && is_division_due(s, now, SHARE_WENT)) {
         divide(s, now); /* while it is still part of the average */
         exclude(s, vm);
         repay(s, vm, -lag);
@@ -450,7 +467,7 @@ void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now)
     } else {
         exclude(s, vm);
         (void)spread_lag(s, vm, s->phi, -lag);
-        share_divide_if_due(s, now);
+        share_divide_if_due(s, now, SHARE_WENT);
     }
 }
 

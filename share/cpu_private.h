@@ -44,8 +44,9 @@ void share_join(struct share_cpus *s, struct share_vm *vm, uint64_t now);
 void share_leave(struct share_cpus *s, struct share_vm *vm, uint64_t now);
 /* While it is not active: what it is owed (owes, if negative), in ns. */
 int64_t share_lag_after_sleep(const struct share_vm *vm, uint64_t now);
-/* Divides anew if it is time to. */
-void share_divide_if_due(struct share_cpus *s, uint64_t now);
+/* Divides anew if it is time to, as somebody wants to run, or does not any more. */
+enum share_change { SHARE_CAME, SHARE_WENT };
+void share_divide_if_due(struct share_cpus *s, uint64_t now, enum share_change change);
 /* What is at the path of each switch stands here, to be inlined: a VM is charged with a grant, and what it has not used of it is given
  * back. */
 #define SHARE_CHARGE_MAX ((int64_t)1 << 30)

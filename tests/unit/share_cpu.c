@@ -289,6 +289,33 @@ static void test_limit_that_comes(void)
     unit_context(NULL);
 }
 
+/* One that sleeps and wakes faster than divisions may follow makes others lose nothing to those of tiny weight; nor where all is
+ * reserved, so that theirs is next to nothing. */
+static void test_sleeps_fast(void)
+{
+    for (uint32_t reserved = 0; reserved < 2; reserved++) {
+        struct share_terms terms = {.weight = reserved ? 1 : 1000, .reservation = reserved ? 100 : 0}, tiny = {.weight = 1};
+        struct sim_vm *computes, *sleeps;
+        uint64_t before, of_sleeper;
+
+        sim_begin(2, 1);
+        computes = sim_add_vm(terms, 1);
+        sleeps = sim_add_vm(terms, 1);
+        sim_set_pattern(sleeps, 70 * US, 33 * US, 50);
+        sim_set_pattern(sim_add_vm(tiny, 1), 50 * US, 200 * US, 50);
+        (void)sim_add_vm(tiny, 1);
+        (void)sim_add_vm(tiny, 1);
+        sim_run(300 * MS);
+        before = sim_ran(computes);
+        of_sleeper = sim_ran(sleeps);
+        sim_run(600 * MS);
+        unit_context("%s", reserved ? "all is reserved" : "great weights");
+        CHECK(sim_ran(computes) - before >= 594 * MS);
+        CHECK(sim_ran(sleeps) - of_sleeper >= 600 * MS * 6 / 10); /* of 68 % that it wants */
+    }
+    unit_context(NULL);
+}
+
 /* Going back and forth between what serves and what does not is no gain, and loses nobody's account. */
 static void test_serves_at_times(void)
 {
@@ -531,6 +558,7 @@ int main(int argc, char **argv)
     UNIT_RUN(test_serves_without_end);
     UNIT_RUN(test_urgent);
     UNIT_RUN(test_limit_that_comes);
+    UNIT_RUN(test_sleeps_fast);
     UNIT_RUN(test_serves_at_times);
     UNIT_RUN(test_pinned_anew);
     UNIT_RUN(test_use_of);
