@@ -20,13 +20,6 @@ sys.path.insert(0, os.path.join(TOP, "tests", "native"))
 
 MOST = 1200  # of each recording, from its beginning
 PAIRS = 8    # in a line
-DEBIAN = """[[vm]]
-name = "debian"
-kernel = "{0}/debian-6.1-cloud/vmlinuz"
-initrd = "{0}/debian-6.1-cloud/initrd"
-append = "console=ttyS0"
-memory = "128M"
-"""
 # name, what is typed on its console, until what is said there
 SCENES = [
     ("boot", "", rb"This is a Debian kernel"),
@@ -59,12 +52,12 @@ def events(log, where):
 
 
 def pairs_of(log, where):
-    """For each who: (when it woke, for how long it worked, for how long it slept then), in ns."""
+    """For each who: (for how long it worked, for how long it slept then), in ns."""
     woke, slept, all_pairs = {}, {}, {}
     for when, who, wakes in events(log, where):
         if wakes and who in slept:
-            begin, end = woke[who], slept.pop(who)
-            all_pairs.setdefault(who, []).append((begin, end - begin, when - end))
+            end = slept.pop(who)
+            all_pairs.setdefault(who, []).append((end - woke[who], when - end))
         if wakes:
             woke[who] = when
         elif who in woke:
@@ -76,10 +69,11 @@ def record(build):
     from cost import ICOUNT
     from machine import make_fleet_iso
     from operator_line import Operator
+    from shares_line import DEBIAN
     scenes = []
     where = addresses(build)
     with tempfile.TemporaryDirectory() as scratch:
-        iso = make_fleet_iso(build, scratch, DEBIAN.format(os.path.abspath(f"{build}/guests")))
+        iso = make_fleet_iso(build, scratch, DEBIAN.format(os.path.abspath(build)))
         log = f"{scratch}/log"
         look = ["-d", "cpu,nochain", "-D", log, "-dfilter", ",".join(f"{a:#x}+0x1" for a in where.values())]
         with Operator(iso, cpus=1, memory=512, more=[*ICOUNT, *look]) as o:
@@ -92,7 +86,7 @@ def record(build):
         with open(log, "r", encoding="ascii", errors="replace") as f:
             before = 0
             for name, size in scenes:
-                yield name, max(pairs_of(f.read(size - before).splitlines(), where).values(), key=lambda p: sum(work for _, work, _ in p))
+                yield name, max(pairs_of(f.read(size - before).splitlines(), where).values(), key=lambda p: sum(work for work, _ in p))
                 before = size
 
 
@@ -102,7 +96,7 @@ def main():
            "/* Recorded by tools/record_loads.py: how a Debian's vCPU worked, and slept then, in us. */",
            "#ifndef LODGE_TESTS_UNIT_SHARE_LOADS_H", "#define LODGE_TESTS_UNIT_SHARE_LOADS_H", "", '#include "tests/lib/share_sim.h"', ""]
     for name, pairs in record(build):
-        pairs = [(max(1, round(work / 1000)), max(1, round(rest / 1000))) for _, work, rest in pairs[:MOST]]
+        pairs = [(max(1, round(work / 1000)), max(1, round(rest / 1000))) for work, rest in pairs[:MOST]]
         busy, time = sum(w for w, _ in pairs), sum(w + r for w, r in pairs)
         print(f"{name}: {len(pairs)} times, {time / 1e6:.3f} s, {100 * busy / time:.2f} % of a CPU")
         out.append(f"static const struct sim_load load_{name}[] = {{")

@@ -14,7 +14,7 @@ import sys
 import time
 
 import shares_line
-from shares_line import START, cpu, difference, parts
+from shares_line import DEBIAN, START, cpu, difference, parts
 from suite import again, check, chosen, long, run, test
 
 BUILD = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(__doc__)
@@ -238,15 +238,6 @@ def test_many():
             work.append(sum(v.guest for v in u.vm.values()) / u.now)
     check(work[1] >= 0.97 * work[0], f"{work}")
     return f"{100 * work[1] / work[0]:.2f} % of {work[0]:.3f} CPUs"
-
-
-DEBIAN = """[[vm]]
-name = "debian"
-kernel = "{0}/guests/debian-6.1-cloud/vmlinuz"
-initrd = "{0}/guests/debian-6.1-cloud/initrd"
-append = "console=ttyS0"
-memory = "128M"
-"""
 
 
 @long

@@ -13,6 +13,14 @@ from machine import make_fleet_iso
 from operator_line import Operator
 
 START = 120
+# A [[vm]], formatted with the build directory.
+DEBIAN = """[[vm]]
+name = "debian"
+kernel = "{0}/guests/debian-6.1-cloud/vmlinuz"
+initrd = "{0}/guests/debian-6.1-cloud/initrd"
+append = "console=ttyS0"
+memory = "128M"
+"""
 
 # Of a VM, in seconds; MiB seconds.
 Use = collections.namedtuple("Use", "guest overhead steal memory")
